@@ -5,77 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
 
+from fdd_ray.agreement import AgreementSettings, Judged, judge
 from fdd_ray.curation.contamination import BenchmarkGuard
 from fdd_ray.curation.duplicates import DuplicateIndex, DuplicateSettings
-from fdd_ray.reasoning import agree, canonical, distinct_rationales, parse_number
 from fdd_ray.records import Curated, Origin, Outcome, Problem, Variation, from_table, problem_id, schema_of, to_table
 from fdd_ray.settings import setting
 from fdd_ray.store import files
 from fdd_ray.store.run import Counts, StageFolder, StageResult, count_outcomes, merge_counts
 
-ANSWERED = "answered"
-
 
 @dataclasses.dataclass(frozen=True)
-class CurateSettings:
+class CurateSettings(AgreementSettings):
     """What a new problem must pass to be accepted."""
 
-    agreement: float = setting(
-        0.6, "Smallest share of the sampled solutions that must give the agreed answer.", gt=0, le=1
-    )
-    keep: int = setting(1, "Most distinct rationales kept for each accepted problem.", ge=1)
-    answers: Literal["any", "integer", "positive_integer"] = setting(
-        "any", "Which agreed answers are allowed; counting problems have whole and positive ones."
-    )
     duplicates: DuplicateSettings = setting(factory=DuplicateSettings, help="What is too much like the pool.")
     trim: bool = setting(
         True, "Accept no more than feedback.new_problems in a round; the surplus is counted as over_quota."
     )
-
-
-class _Judged(NamedTuple):
-    """The verdict on one variation, before duplicates and quotas."""
-
-    reason: str
-    answer: str = ""
-    votes: int = 0
-    agreement: float = 0.0
-    distinct: int = 0
-    rationales: tuple[str, ...] = ()
-
-
-def judge(variation: Variation, settings: CurateSettings) -> _Judged:
-    """Whether the sampled solutions agree, on what, and which rationales are worth keeping."""
-    if variation.outcome != "kept":
-        return _Judged(variation.reason)
-    solutions = variation.solutions
-    answers = [solution.answer if solution.verdict == ANSWERED else None for solution in solutions]
-    if not any(answers):
-        reasons = Counter(solution.verdict for solution in solutions)
-        return _Judged(f"unsolved: {reasons.most_common(1)[0][0]}")
-    found = agree(answers, len(solutions))
-    if found.answer is None:
-        return _Judged("no_agreement", votes=found.votes, agreement=found.share)
-    texts = [
-        text
-        for text, answer in zip(variation.rationales, answers, strict=True)
-        if answer is not None and canonical(answer) == found.answer
-    ]
-    reason = "" if found.share >= settings.agreement else "low_agreement"
-    if not reason and not _allowed(found.answer, settings):
-        reason = "answer_not_allowed"
-    kept = () if reason else distinct_rationales(texts, settings.keep)
-    distinct = len(distinct_rationales(texts, len(texts)))
-    return _Judged(reason, found.answer, found.votes, found.share, distinct, kept)
-
-
-def _allowed(answer: str, settings: CurateSettings) -> bool:
-    number = parse_number(answer)
-    if settings.answers == "any" or number is None:
-        return settings.answers == "any"
-    return number.value.denominator == 1 and (settings.answers == "integer" or number.value > 0)
 
 
 def curate(
@@ -109,7 +56,7 @@ def curate(
     return StageResult(merge_counts(list(by_origin.values())), ("part-0.parquet",), summary=summary)
 
 
-def _check_new(row: Variation, verdict: _Judged, guard: BenchmarkGuard, index: DuplicateIndex) -> Curated:
+def _check_new(row: Variation, verdict: Judged, guard: BenchmarkGuard, index: DuplicateIndex) -> Curated:
     new_id, reason, evidence = problem_id(row.question), verdict.reason, ""
     if row.outcome == "kept" and not reason:
         if leak := guard.check(row.question):

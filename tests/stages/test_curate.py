@@ -3,10 +3,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from fdd_ray.records import Completion, Curated, Origin, Problem, Variation, from_table, schema_of, to_table
-from fdd_ray.stages.curate import CurateSettings, curate, judge
+from fdd_ray.stages.curate import CurateSettings, curate
 from fdd_ray.store import files
 from fdd_ray.store.run import Run, StageResult
 
@@ -23,34 +21,6 @@ def _variation(
         f"r-{number:03d}", "p-parent", origin, 1, "kept", "", question or f"Totally different story number {number}?",
         "program", solutions, rationales, 1, 1,
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("answers", "settings", "reason", "answer"),
-    [
-        (("7", "7", "7"), {}, "", "7"),
-        (("7", "7.0", "8"), {}, "", "7"),
-        (("7", "8", "9"), {}, "no_agreement", ""),
-        (("7", "7", "8"), {"agreement": 0.7}, "low_agreement", "7"),
-        ((None, None, "7"), {}, "low_agreement", "7"),
-        ((None, None, None), {}, "unsolved: no_answer", ""),
-        (("-7", "-7", "-7"), {"answers": "positive_integer"}, "answer_not_allowed", "-7"),
-        (("-7", "-7", "-7"), {"answers": "integer"}, "", "-7"),
-        (("3.5", "3.5", "3.5"), {"answers": "integer"}, "answer_not_allowed", "3.5"),
-        (("3.5", "3.5", "3.5"), {}, "", "3.5"),
-    ],
-)
-def test_agreement(answers: tuple[str | None, ...], settings: dict[str, object], reason: str, answer: str) -> None:
-    verdict = judge(_variation(1, answers=answers), CurateSettings(**settings))  # type: ignore[arg-type]
-    assert (verdict.reason, verdict.answer) == (reason, answer)
-    assert bool(verdict.rationales) == (not reason)
-
-
-def test_only_rationales_of_the_agreed_answer_are_kept() -> None:
-    verdict = judge(_variation(1, answers=("8", "7", "7")), CurateSettings(keep=5))
-    assert verdict.rationales == ("answer = 7  # 1", "answer = 7  # 2")
-    assert (verdict.votes, verdict.distinct) == (2, 2)
-    assert verdict.agreement == pytest.approx(2 / 3)
 
 
 def _curate(

@@ -1,0 +1,69 @@
+"""Whether the sampled solutions of a new problem agree, on what, and which of them are worth distilling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Literal, NamedTuple
+
+from fdd_ray.reasoning import agree, canonical, distinct_rationales, parse_number
+from fdd_ray.records import Variation
+from fdd_ray.settings import setting
+
+ANSWERED = "answered"
+
+
+@dataclasses.dataclass(frozen=True)
+class AgreementSettings:
+    """What the solutions of a new problem must show."""
+
+    agreement: float = setting(
+        0.6, "Smallest share of the sampled solutions that must give the agreed answer.", gt=0, le=1
+    )
+    keep: int = setting(1, "Most distinct rationales kept for each accepted problem.", ge=1)
+    answers: Literal["any", "integer", "positive_integer"] = setting(
+        "any", "Which agreed answers are allowed; counting problems have whole and positive ones."
+    )
+
+
+class Judged(NamedTuple):
+    """The verdict on one variation, before duplicates and quotas."""
+
+    reason: str
+    answer: str = ""
+    votes: int = 0
+    agreement: float = 0.0
+    distinct: int = 0
+    rationales: tuple[str, ...] = ()
+
+
+def judge(variation: Variation, settings: AgreementSettings) -> Judged:
+    """Whether the sampled solutions agree, on what, and which rationales are worth keeping."""
+    if variation.outcome != "kept":
+        return Judged(variation.reason)
+    solutions = variation.solutions
+    answers = [solution.answer if solution.verdict == ANSWERED else None for solution in solutions]
+    if not any(answers):
+        reasons = Counter(solution.verdict for solution in solutions)
+        return Judged(f"unsolved: {reasons.most_common(1)[0][0]}")
+    found = agree(answers, len(solutions))
+    if found.answer is None:
+        return Judged("no_agreement", votes=found.votes, agreement=found.share)
+    texts = [
+        text
+        for text, answer in zip(variation.rationales, answers, strict=True)
+        if answer is not None and canonical(answer) == found.answer
+    ]
+    reason = "" if found.share >= settings.agreement else "low_agreement"
+    if not reason and not _allowed(found.answer, settings):
+        reason = "answer_not_allowed"
+    kept = () if reason else distinct_rationales(texts, settings.keep)
+    distinct = len(distinct_rationales(texts, len(texts)))
+    return Judged(reason, found.answer, found.votes, found.share, distinct, kept)
+
+
+def _allowed(answer: str, settings: AgreementSettings) -> bool:
+    number = parse_number(answer)
+    if settings.answers == "any" or number is None:
+        return settings.answers == "any"
+    return number.value.denominator == 1 and (settings.answers == "integer" or number.value > 0)
