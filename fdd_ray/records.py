@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Origin = Literal["seed", "complex", "similar"]
+Origin = Literal["seed", "complex", "similar", "bridge"]
 Kind = Literal["program", "chain"]
 Outcome = Literal["kept", "rejected", "failed"]
 R = typing.TypeVar("R")
@@ -66,7 +66,8 @@ class Problem:
         id: Content hash of the question (`problem_id`).
         question: The text of the problem.
         answer: Its answer as text; for a synthetic problem, the agreed one.
-        origin: ``seed``, ``complex`` (variation of an easy problem) or ``similar`` (to a hard one).
+        origin: ``seed``, ``complex`` (variation of an easy problem), ``similar`` (to a hard one) or
+            ``bridge`` (an easier step towards one that was never solved).
         source: Where it was read from (file and line, hub id and row), or the round that made it.
         parent_id: The pool problem a synthetic one was made from.
         round: 0 for seeds, otherwise the round that made it.
@@ -156,11 +157,15 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Feedback:
-    """What the attempts say about one pool problem."""
+    """What the attempts say about one pool problem.
+
+    ``unsolved_rounds`` counts the rounds in a row, up to this one, in which no attempt was right.
+    """
 
     problem_id: str
     difficulty: Literal["easy", "hard"]
     pass_rate: float
+    unsolved_rounds: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -180,7 +185,10 @@ class Request:
 class Variation:
     """A new problem as the teacher wrote it, with the sampled solutions; not yet accepted.
 
-    ``rationales`` holds what would be distilled of each solution, in the same order.
+    Attributes:
+        rationales: What would be distilled of each solution, in the same order.
+        second: Solutions of the other kind, where both kinds must agree.
+        evidence: For one that is too close to a benchmark problem: which one, and what was found.
     """
 
     id: str
@@ -195,6 +203,8 @@ class Variation:
     rationales: tuple[str, ...]
     prompt_tokens: int
     completion_tokens: int
+    second: tuple[Completion, ...] = ()
+    evidence: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The teacher's and the student's prompts, and the one function that turns a chat into tokens.
 
-A prompt set is a folder with one text file for each thing that is asked (`PROMPTS`); the word
-``{question}`` in it stands for the problem. ``default`` is written for instruction-tuned teachers,
+A prompt set is a folder with one text file for each thing that is asked (`PROMPTS`, and
+`OPTIONAL_PROMPTS`); the word ``{question}`` in it stands for the problem. ``default`` is written for instruction-tuned teachers,
 ``tiny`` for the models of the tiny world; an experiment may name a folder of its own.
 """
 
@@ -17,6 +17,8 @@ from fdd_ray.errors import ExperimentError
 from fdd_ray.records import Kind, Origin
 
 PROMPTS = ("solve_program", "solve_chain", "complex", "similar", "student_program", "student_chain")
+# Needed only where the option that asks them is on: feedback.bridge_after, decontaminate.judge.
+OPTIONAL_PROMPTS = ("bridge", "judge")
 _PROBLEM_TAG = re.compile(r"<problem>(.*?)(?:</problem>|\Z)", re.DOTALL)
 _LABEL = re.compile(r"^\s*(?:\*\*)?(?:new |similar |harder )?(?:problem|question)(?:\*\*)?\s*:(?:\*\*)?\s*", re.I)
 
@@ -43,17 +45,34 @@ class PromptSet:
     name: str
     texts: dict[str, str]
 
-    def _user(self, name: str, question: str) -> list[Message]:
-        text = re.sub(r"\{question\}", lambda _: question, self.texts[name])
+    def _user(self, name: str, question: str, other: str = "") -> list[Message]:
+        values = {"question": question, "other": other}
+        text = re.sub(r"\{(question|other)\}", lambda found: values[found[1]], self.texts[name])
         return [Message(role="user", content=text)]
+
+    def require(self, name: str, setting: str) -> None:
+        """Check that this set has an optional prompt.
+
+        Raises:
+            ExperimentError: If it has not; it names the ``setting`` that asks for it.
+        """
+        if name not in self.texts:
+            raise ExperimentError(
+                f"{setting} needs the prompt {name}.txt, which the prompt set {self.name!r} does not have;"
+                " add it to a set of your own, or use prompts: default"
+            )
 
     def solve(self, kind: Kind, question: str) -> list[Message]:
         """Ask the teacher for a rationale."""
         return self._user(f"solve_{kind}", question)
 
     def vary(self, origin: Origin, question: str) -> list[Message]:
-        """Ask the teacher for a new problem: ``complex`` or ``similar``."""
+        """Ask the teacher for a new problem: ``complex``, ``similar`` or ``bridge``."""
         return self._user(origin, question)
+
+    def judge(self, question: str, benchmark_question: str) -> list[Message]:
+        """Ask the teacher whether a new question is a benchmark problem in other words."""
+        return self._user("judge", question, benchmark_question)
 
     def student(self, kind: Kind, question: str) -> list[Message]:
         """Ask the student: the very prompt it is fine-tuned on."""
@@ -70,13 +89,17 @@ def load_prompts(name: str) -> PromptSet:
     if not folder.is_dir():
         raise ExperimentError(f"prompts: there is no prompt set {name!r}; use default, tiny or a folder's path")
     texts = {}
-    for prompt in PROMPTS:
+    for prompt in (*PROMPTS, *OPTIONAL_PROMPTS):
         path = folder / f"{prompt}.txt"
         if not path.is_file():
+            if prompt in OPTIONAL_PROMPTS:
+                continue
             raise ExperimentError(f"prompts: {path} is missing; a prompt set has {', '.join(PROMPTS)} (.txt)")
         texts[prompt] = path.read_text(encoding="utf-8").removesuffix("\n")
         if "{question}" not in texts[prompt]:
             raise ExperimentError(f"prompts: {path} does not contain {{question}}; the problem goes there")
+        if prompt == "judge" and "{other}" not in texts[prompt]:
+            raise ExperimentError(f"prompts: {path} does not contain {{other}}; the benchmark problem goes there")
     return PromptSet(name, texts)
 
 

@@ -33,6 +33,12 @@ class FeedbackSettings:
         ge=0,
         le=1,
     )
+    bridge_after: int | None = setting(
+        None,
+        "Rounds in a row without one right attempt after which an easier step towards a problem (a bridge) is asked"
+        " for in place of a similar one; default: never.",
+        ge=1,
+    )
 
 
 def split(
@@ -44,6 +50,7 @@ def split(
     round: int,
     seed: int,
     subject: str,
+    previous: Sequence[str] = (),
 ) -> StageResult:
     """Split the pool into easy and hard, and draw the requests of the round.
 
@@ -55,13 +62,20 @@ def split(
         round: The round that begins.
         seed: Makes the draw repeatable.
         subject: Which attempts are those at the pool.
+        previous: Parquet files with the feedback of the round before.
     """
+    unsolved = dict(_unsolved(previous))
     columns = ["problem_id", "subject", "outcome", "pass_rate"]
     rows = [
         row for row in files.read_tables(attempts, schema_of(Attempt), columns).to_pylist() if row["subject"] == subject
     ]
     feedback = [
-        Feedback(row["problem_id"], "easy" if row["pass_rate"] >= settings.easy_from else "hard", row["pass_rate"])
+        Feedback(
+            row["problem_id"],
+            "easy" if row["pass_rate"] >= settings.easy_from else "hard",
+            row["pass_rate"],
+            unsolved.get(row["problem_id"], 0) + 1 if row["pass_rate"] == 0 else 0,
+        )
         for row in sorted(rows, key=lambda row: row["problem_id"])
         if row["outcome"] == "kept"
     ]
@@ -73,10 +87,19 @@ def split(
     left_out = len(rows) - len(feedback)
     sizes = Counter(item.difficulty for item in feedback)
     asked = Counter(request.origin for request in requests)
+    quotas = wanted(settings, settings.new_problems, sizes["easy"], sizes["hard"])
+    bridges = asked["bridge"] / (asked["bridge"] + asked["similar"]) if asked["bridge"] else 0.0
+    quotas["bridge"] = int(quotas["similar"] * bridges + 0.5)
+    quotas["similar"] -= quotas["bridge"]
     return StageResult(
         Counts(len(rows), len(feedback), {"not_attempted": left_out} if left_out else {}, 0),
         ("part-0.parquet",),
-        summary={"easy": sizes["easy"], "hard": sizes["hard"], "asked": dict(sorted(asked.items()))},
+        summary={
+            "easy": sizes["easy"],
+            "hard": sizes["hard"],
+            "asked": dict(sorted(asked.items())),
+            "wanted": {origin: number for origin, number in sorted(quotas.items()) if number},
+        },
     )
 
 
@@ -85,8 +108,11 @@ def draw_requests(
 ) -> list[Request]:
     """The requests of a round: complex variations of easy problems, similar ones to hard problems.
 
-    Parents are taken in a seeded shuffle, all once before any twice.
+    Parents are taken in a seeded shuffle, all once before any twice. Where bridges are on, a parent that has
+    gone unsolved for long enough gets one in place of a similar problem.
     """
+    after = settings.bridge_after
+    stuck = {item.problem_id for item in feedback if after is not None and item.unsolved_rounds >= after}
     sources: dict[Origin, list[str]] = {
         "complex": [item.problem_id for item in feedback if item.difficulty == "easy"],
         "similar": [item.problem_id for item in feedback if item.difficulty == "hard"],
@@ -103,9 +129,15 @@ def draw_requests(
         for parent_id in order[: quotas[origin]]:
             times[parent_id] += 1
             parent, draw = pool[parent_id], times[parent_id]
-            request_id = content_id("r", origin, str(round), parent_id, str(draw))
-            requests.append(Request(request_id, parent_id, parent.question, parent.answer, origin, round, draw))
+            asked: Origin = "bridge" if parent_id in stuck and origin == "similar" else origin
+            request_id = content_id("r", asked, str(round), parent_id, str(draw))
+            requests.append(Request(request_id, parent_id, parent.question, parent.answer, asked, round, draw))
     return requests
+
+
+def _unsolved(previous: Sequence[str]) -> list[tuple[str, int]]:
+    table = files.read_tables(previous, schema_of(Feedback), ["problem_id", "unsolved_rounds"])
+    return [(row["problem_id"], row["unsolved_rounds"]) for row in table.to_pylist()]
 
 
 def wanted(settings: FeedbackSettings, total: int, easy: int, hard: int) -> dict[Origin, int]:

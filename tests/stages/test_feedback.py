@@ -37,7 +37,7 @@ def test_split_reads_only_the_pools_attempts(tmp_path: Path) -> None:
     settings = FeedbackSettings(new_problems=4, ask_share=1.5, easy_from=1.0)
     result = split(folder, [path], POOL, settings=settings, round=1, seed=0, subject="pool")
     assert result.counts == Counts(7, 6, {"not_attempted": 1}, 0)
-    assert result.summary == {"easy": 3, "hard": 3, "asked": {"complex": 3, "similar": 3}}
+    assert result.summary == {"easy": 3, "hard": 3, "asked": {"complex": 3, "similar": 3}, "wanted": {"complex": 2, "similar": 2}}
     requests = from_table(files.read_tables([folder.file("requests.parquet")], schema_of(Request)), Request)
     easy, hard = {p.id for p in problems[:3]}, {p.id for p in problems[3:6]}
     assert {r.parent_id for r in requests if r.origin == "complex"} == easy
@@ -92,3 +92,26 @@ def test_draws_are_repeatable_and_differ_by_round_and_seed() -> None:
 def test_shares(share: float | None, easy: int, hard: int, expected: tuple[int, int]) -> None:
     quotas = wanted(FeedbackSettings(complex_share=share), 100, easy, hard)
     assert (quotas["complex"], quotas["similar"]) == expected
+
+
+def test_bridges_are_asked_for_what_goes_unsolved_for_long(tmp_path: Path) -> None:
+    problems = list(POOL.values())[:3]
+    settings = FeedbackSettings(new_problems=4, ask_share=1.0, bridge_after=2)
+    previous: list[str] = []
+    asked = []
+    for round, rates in [(1, (1.0, 0.0, 0.0)), (2, (0.0, 0.0, 0.5)), (3, (0.0, 1.0, 0.0))]:
+        folder = Run(str(tmp_path)).folder(round, "split")
+        attempts = [_attempt(problem, rate) for problem, rate in zip(problems, rates, strict=True)]
+        path = folder.write("attempts.parquet", to_table(attempts, Attempt))
+        result = split(folder, [path], POOL, settings=settings, round=round, seed=0, subject="pool", previous=previous)
+        previous = [folder.file("part-0.parquet")]
+        requests = from_table(files.read_tables([folder.file("requests.parquet")], schema_of(Request)), Request)
+        asked.append({(problems.index(POOL[r.parent_id]), r.origin) for r in requests})
+        assert sum(result.summary["wanted"].values()) == 4
+        assert ("bridge" in result.summary["wanted"]) == (round > 1)
+        for request in requests:
+            assert (request.parent_question, request.round) == (POOL[request.parent_id].question, round)
+    assert asked[0] == {(0, "complex"), (1, "similar"), (2, "similar")}
+    # A right attempt in between starts the count anew: only the problem that was never solved gets a bridge.
+    assert asked[1] == {(0, "similar"), (1, "bridge"), (2, "similar")}
+    assert asked[2] == {(0, "bridge"), (1, "complex"), (2, "similar")}
