@@ -55,11 +55,22 @@ def judge(variation: Variation, settings: AgreementSettings) -> Judged:
         if answer is not None and canonical(answer) == found.answer
     ]
     reason = "" if found.share >= settings.agreement else "low_agreement"
+    if not reason and variation.second:
+        reason = _second_opinion(variation, found.answer, settings)
     if not reason and not _allowed(found.answer, settings):
         reason = "answer_not_allowed"
     kept = () if reason else distinct_rationales(texts, settings.keep)
     distinct = len(distinct_rationales(texts, len(texts)))
     return Judged(reason, found.answer, found.votes, found.share, distinct, kept)
+
+
+def _second_opinion(variation: Variation, answer: str, settings: AgreementSettings) -> str:
+    """Why the solutions of the other kind do not bear ``answer`` out; empty if they do."""
+    answers = [solution.answer if solution.verdict == ANSWERED else None for solution in variation.second]
+    found = agree(answers, len(answers))
+    if found.answer is None or found.share < settings.agreement:
+        return "second_kind_unsure"
+    return "" if found.answer == answer else "kinds_disagree"
 
 
 def _allowed(answer: str, settings: AgreementSettings) -> bool:

@@ -43,9 +43,9 @@ class Asking:
     kind: Kind
     seed: int
 
-    def checker(self) -> Checker:
-        """A checker for the process in which this is called."""
-        return Checker(self.kind, self.checks)
+    def checker(self, kind: Kind | None = None) -> Checker:
+        """A checker for the process in which this is called, by default of the run's own kind of rationale."""
+        return Checker(kind or self.kind, self.checks)
 
 
 class Checker:

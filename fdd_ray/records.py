@@ -188,7 +188,9 @@ class Variation:
     Attributes:
         rationales: What would be distilled of each solution, in the same order.
         second: Solutions of the other kind, where both kinds must agree.
-        evidence: For one that is too close to a benchmark problem: which one, and what was found.
+        evidence: For one that is too close to a benchmark problem: ``benchmark:problem id``.
+        similarity: How close it is, 0 to 1, in the measure that the reason names.
+        span: The words they share, shortened.
     """
 
     id: str
@@ -205,6 +207,8 @@ class Variation:
     completion_tokens: int
     second: tuple[Completion, ...] = ()
     evidence: str = ""
+    similarity: float = 0.0
+    span: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,6 +219,9 @@ class Curated:
         votes: How many solutions gave ``answer``.
         agreement: ``votes`` / solutions asked for.
         distinct: How many different rationales stand behind ``answer``.
+        evidence: The id of what it is too much like; ``benchmark:problem id`` for benchmark problems.
+        similarity: How much alike, 0 to 1, in the measure that the reason names.
+        span: The words shared with a benchmark problem, shortened.
     """
 
     id: str
@@ -232,6 +239,8 @@ class Curated:
     agreement: float
     distinct: int
     evidence: str
+    similarity: float = 0.0
+    span: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from fdd_ray.agreement import AgreementSettings, judge
@@ -44,3 +46,32 @@ def test_only_rationales_of_the_agreed_answer_are_kept() -> None:
     assert verdict.rationales == ("answer = 7  # 1", "answer = 7  # 2")
     assert (verdict.votes, verdict.distinct) == (2, 2)
     assert verdict.agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (("7", "7.0"), ""),
+        (("8", "8"), "kinds_disagree"),
+        (("7", "8"), "second_kind_unsure"),
+        (("7", None, None), "second_kind_unsure"),
+        ((None, None), "second_kind_unsure"),
+        ((), ""),
+    ],
+)
+def test_both_kinds_must_agree(second: tuple[str | None, ...], reason: str) -> None:
+    solutions = tuple(Completion("text", answer, "answered" if answer else "no_answer", "stop", 1) for answer in second)
+    variation = dataclasses.replace(_variation(1), second=solutions)
+    verdict = judge(variation, AgreementSettings())
+    assert (verdict.reason, verdict.answer) == (reason, "7")
+    assert bool(verdict.rationales) == (not reason)
+
+
+def test_the_choice_of_rationales_is_deterministic_and_of_distinct_ones() -> None:
+    variation = dataclasses.replace(
+        _variation(1, ("7",) * 5),
+        rationales=("answer = 7", "ANSWER  =  7", "a = 3\nanswer = a + 4", "answer = 7", "answer = 14 / 2"),
+    )
+    verdict = judge(variation, AgreementSettings(keep=2))
+    assert verdict.rationales == ("answer = 7", "a = 3\nanswer = a + 4")
+    assert (verdict.distinct, verdict.votes, verdict.agreement) == (3, 5, 1.0)
