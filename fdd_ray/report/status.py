@@ -22,8 +22,8 @@ def read_status(directory: str) -> dict[str, Any]:
 
     Returns:
         ``rounds``: one entry for each round that was begun, with ``round``, ``easy``, ``hard`` (null in
-        round 0), ``kept``, ``rejected`` by reason, ``failed`` (of the rationales in round 0, of the new
-        problems later), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
+        round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
+        the new problems later), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
         ``n``; 95 % Wilson intervals); ``base``: the untouched student's ``accuracy``; ``stages``: every
         stage that was begun, in order, with ``done``, ``seconds``, ``counts`` and ``tokens``.
 
@@ -79,6 +79,7 @@ def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
         "round": number,
         "easy": split.summary["easy"] if split else None,
         "hard": split.summary["hard"] if split else None,
+        "asked": counted.counts.rows if counted else None,
         "kept": counted.counts.kept if counted else None,
         "rejected": dict(counted.counts.rejected) if counted else {},
         "failed": counted.counts.failed if counted else None,

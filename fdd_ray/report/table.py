@@ -29,12 +29,8 @@ def rounds_table(status: Mapping[str, Any]) -> str:
 
 
 def details(status: Mapping[str, Any]) -> str:
-    """Rejected rows by reason for each round, and each stage with its time and tokens."""
-    lines = []
-    for entry in status["rounds"]:
-        reasons = sorted(entry["rejected"].items(), key=lambda item: (-item[1], item[0]))
-        if reasons:
-            lines.append(f"round {entry['round']} rejected: " + ", ".join(f"{name} {n}" for name, n in reasons))
+    """What became of the rows of each round, by reason, and each stage with its time and tokens."""
+    lines = [line for entry in status["rounds"] if entry["asked"] is not None for line in _outcomes(entry)]
     rows = [["stage", "round", "time", "rows", "kept", "rejected", "failed", "tokens"]]
     for stage in status["stages"]:
         place = "base" if stage["round"] is None else str(stage["round"])
@@ -58,6 +54,19 @@ def details(status: Mapping[str, Any]) -> str:
         )
     total = sum(stage["seconds"] for stage in status["stages"] if stage["done"])
     return "\n".join([*lines, "", align(rows), f"all stages together: {duration(total)}"])
+
+
+def _outcomes(entry: Mapping[str, Any]) -> list[str]:
+    """The account of a round: rows in = kept + rejected + failed, and the share of each reason."""
+    asked, rejected = entry["asked"], sum(entry["rejected"].values())
+    what = "seed problems" if entry["round"] == 0 else "new problems asked for"
+    lines = [
+        f"round {entry['round']}: {asked} {what} = {entry['kept']} kept + {rejected} rejected + {entry['failed']} failed"
+    ]
+    reasons = sorted(entry["rejected"].items(), key=lambda item: (-item[1], item[0]))
+    width = max((len(name) for name, _ in reasons), default=0)
+    lines += [f"    {name.ljust(width)}  {n:>6}  {100 * n / asked:5.1f} %" for name, n in reasons]
+    return lines
 
 
 def accuracy_table(accuracy: Mapping[str, Mapping[str, float]]) -> str:

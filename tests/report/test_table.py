@@ -42,6 +42,7 @@ def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
         "round": 0,
         "easy": None,
         "hard": None,
+        "asked": 10,
         "kept": 7,
         "rejected": {"wrong_answer": 2},
         "failed": 1,
@@ -69,7 +70,8 @@ def test_tables_show_it(tmp_path: Path) -> None:
     assert lines[2].endswith("10.0 [20.0, 30.0]")
     assert lines[3].split() == ["0", "7", "2", "1", "7", "25.0", "[20.0,", "30.0]"]
     text = details(status)
-    assert "round 0 rejected: wrong_answer 2" in text and "unfinished" in text
+    assert "round 0: 10 seed problems = 7 kept + 2 rejected + 1 failed\n    wrong_answer       2   20.0 %" in text
+    assert "unfinished" in text
 
 
 def test_accuracy_table() -> None:
