@@ -13,9 +13,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fdd_ray.engines.base import EngineSettings, Reply, Sampling
 from fdd_ray.prompts import Message
+
+if TYPE_CHECKING:
+    from fdd_ray.engines.vllm import Engine
 
 EXIT_ENGINE_DEAD = 70
 
@@ -30,12 +34,8 @@ class EngineActor:
     """
 
     def __init__(self, settings: EngineSettings, on_gpu: bool, weights: str) -> None:
-        from fdd_ray.engines import vllm
-
-        in_process = not on_gpu if settings.in_process is None else settings.in_process
-        build = vllm.InProcessEngine if in_process else vllm.ProcessEngine
         self._weights = weights
-        self._engine: vllm.Engine = build(vllm.engine_arguments(settings, weights, on_gpu), _leave)
+        self._engine = _build(settings, on_gpu, weights)
         self._reloading = asyncio.Lock()
 
     async def ready(self) -> int:
@@ -58,6 +58,18 @@ class EngineActor:
     async def close(self) -> None:
         """End the engine's own processes, so that they give back what they hold before the actor is killed."""
         _end_children()
+
+
+def _build(settings: EngineSettings, on_gpu: bool, weights: str) -> Engine:
+    if settings.engine == "simulated":
+        from fdd_ray.engines.simulated import SimulatedEngine
+
+        return SimulatedEngine(settings, weights, _leave)
+    from fdd_ray.engines import vllm
+
+    in_process = not on_gpu if settings.in_process is None else settings.in_process
+    build = vllm.InProcessEngine if in_process else vllm.ProcessEngine
+    return build(vllm.engine_arguments(settings, weights, on_gpu), _leave)
 
 
 def _leave(error: BaseException) -> None:

@@ -20,7 +20,9 @@ class EngineSettings:
     model: str = setting(
         help="A Hugging Face model folder or hub id; tiny://teacher and tiny://student are the shipped miniatures."
     )
-    engine: Literal["vllm"] = setting("vllm", "What runs the model.")
+    engine: Literal["vllm", "simulated"] = setting(
+        "vllm", "What runs the model; simulated runs none, for harnesses (see fdd_ray.engines.simulated)."
+    )
     revision: str | None = setting(None, "Hub revision: a branch, tag or commit.")
     trust_remote_code: bool = setting(False, "Let the hub repository's own Python code run. Off unless you trust it.")
     replicas: tuple[int, int] = setting(
