@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from fdd_ray.checking import CheckSettings
+from fdd_ray.curation.contamination import ContaminationSettings
 from fdd_ray.dataflow import FlowSettings
 from fdd_ray.engines.base import EngineSettings, resolve_model
 from fdd_ray.errors import ExperimentError
@@ -58,6 +59,9 @@ class Experiment:
     score: ScoreSettings = setting(factory=ScoreSettings, help="How the student attempts problems.")
     feedback: FeedbackSettings = setting(factory=FeedbackSettings, help="What is easy, and how much is asked for.")
     synthesise: SynthesiseSettings = setting(factory=SynthesiseSettings, help="How new problems are sampled.")
+    decontaminate: ContaminationSettings = setting(
+        factory=ContaminationSettings, help="What is too close to a benchmark problem to be in the pool."
+    )
     curate: CurateSettings = setting(factory=CurateSettings, help="What a new problem must pass.")
     check: CheckSettings = setting(factory=CheckSettings, help="How rationales are checked.")
     flow: FlowSettings = setting(factory=FlowSettings, help="How rows travel through the cluster.")
@@ -98,6 +102,17 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
             check(text)
         except ExperimentError as error:
             wrong.append(f"{path}: {error}")
+    if not wrong:
+        prompts = load_prompts(experiment.prompts)
+        for prompt, key, wanted in [
+            ("bridge", "feedback.bridge_after", experiment.feedback.bridge_after is not None),
+            ("judge", "decontaminate.judge", experiment.decontaminate.judge > 0),
+        ]:
+            try:
+                if wanted:
+                    prompts.require(prompt, key)
+            except ExperimentError as error:
+                wrong.append(f"{path}: {error}")
     if wrong:
         raise ExperimentError("\n".join(wrong))
     return experiment

@@ -24,14 +24,15 @@ def distill(workshop: Workshop, rounds: int) -> None:
     taught = workshop.teach(problems)
     pool = list(problems.seeds)
     curated: list[Manifest] = []
+    split: Manifest | None = None
     student = workshop.finetune(0, taught, curated, None)
     scored = workshop.score(0, student, pool, problems)
 
     for round in range(1, rounds + 1):
         # Feedback: what the student solves is easy, what it fails is hard.
-        split = workshop.split(round, scored, pool)
+        split = workshop.split(round, scored, pool, split)
         # Synthesise: complex variations of easy problems, similar ones to hard problems.
-        variations = workshop.synthesise(round, split)
+        variations = workshop.synthesise(round, split, problems)
         accepted = workshop.curate(round, split, variations, pool, problems)
         # Enrich the pool and the distillation set, fine-tune again, and look at the student anew.
         pool += workshop.accepted(accepted)

@@ -189,7 +189,7 @@ class Variation:
         rationales: What would be distilled of each solution, in the same order.
         second: Solutions of the other kind, where both kinds must agree.
         evidence: For one that is too close to a benchmark problem: ``benchmark:problem id``.
-        similarity: How close it is, 0 to 1, in the measure that the reason names.
+        similarity: How close it is, in the measure that the reason names: a share, or words in a row.
         span: The words they share, shortened.
     """
 
@@ -220,7 +220,7 @@ class Curated:
         agreement: ``votes`` / solutions asked for.
         distinct: How many different rationales stand behind ``answer``.
         evidence: The id of what it is too much like; ``benchmark:problem id`` for benchmark problems.
-        similarity: How much alike, 0 to 1, in the measure that the reason names.
+        similarity: How much alike, in the measure that the reason names: a share, or words in a row.
         span: The words shared with a benchmark problem, shortened.
     """
 

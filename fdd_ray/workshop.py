@@ -19,16 +19,15 @@ from fdd_ray.checking import Asking
 from fdd_ray.cluster import progress_board, ray_session
 from fdd_ray.engines.base import EngineSettings, resolve_model
 from fdd_ray.engines.fleet import Fleet, make_room, room_for
-from fdd_ray.errors import ProblemsError
 from fdd_ray.experiment import Experiment
-from fdd_ray.problems import load_problems
 from fdd_ray.progress import Reporter
 from fdd_ray.prompts import load_prompts
-from fdd_ray.records import Curated, Problem, Rejection, from_table, schema_of, to_table
+from fdd_ray.records import Curated, Problem, from_table, schema_of
 from fdd_ray.settings import to_plain
 from fdd_ray.stages import curate, feedback, finetune, score, synthesise, teach
+from fdd_ray.stages import problems as load
 from fdd_ray.store import files
-from fdd_ray.store.run import Counts, Manifest, Run, StageFolder, StageResult, merge_counts
+from fdd_ray.store.run import Manifest, Run, StageFolder, StageResult
 from fdd_ray.training import finetune as train
 from fdd_ray.training.fit import warm_up
 
@@ -58,7 +57,12 @@ class Problems:
     @property
     def seed_file(self) -> str:
         """The Parquet file with the seed problems."""
-        return files.join(self.manifest.path, "pool.parquet")
+        return files.join(self.manifest.path, load.POOL_FILE)
+
+    @property
+    def benchmark_files(self) -> dict[str, str]:
+        """The Parquet file of each benchmark by name."""
+        return {name: files.join(self.manifest.path, load.benchmark_file(name)) for name in self.benchmarks}
 
 
 class Workshop:
@@ -96,16 +100,31 @@ class Workshop:
     # -- stages ---------------------------------------------------------------------------------
 
     def problems(self) -> Problems:
-        """Load the pool and the benchmarks; benchmark problems found in the pool are rejected."""
+        """Load the pool and the benchmarks; what is too close to a benchmark is rejected."""
         experiment = self.experiment
+        # The judge is asked about new problems only.
+        contamination = _without(to_plain(experiment.decontaminate), "judge", "judge_from")
         depends_on = {
             "seed": experiment.seed,
             "pool": to_plain(experiment.pool),
             "benchmarks": to_plain(experiment.benchmarks),
+            "decontaminate": contamination,
         }
-        manifest = self.run.once("problems", 0, depends_on, self._load)
-        benchmarks = {name: self._read(manifest, f"benchmark-{name}.parquet") for name in experiment.benchmarks}
-        return Problems(manifest, self._read(manifest, "pool.parquet"), benchmarks)
+
+        def work(folder: StageFolder) -> StageResult:
+            with self.reporter.stage(folder.label):
+                return load.load(
+                    folder,
+                    pool=experiment.pool,
+                    benchmarks=experiment.benchmarks,
+                    contamination=experiment.decontaminate,
+                    seed=experiment.seed,
+                    least=experiment.teach.min_kept,
+                )
+
+        manifest = self.run.once("problems", 0, depends_on, work)
+        benchmarks = {name: self._read(manifest, load.benchmark_file(name)) for name in experiment.benchmarks}
+        return Problems(manifest, self._read(manifest, load.POOL_FILE), benchmarks)
 
     def teach(self, problems: Problems) -> Manifest:
         """Rationales for the seed problems, from the teacher or the data set."""
@@ -208,13 +227,13 @@ class Workshop:
 
         return self.run.once("score", round, depends_on, work)
 
-    def split(self, round: int, scored: Manifest, pool: Sequence[Problem]) -> Manifest:
+    def split(self, round: int, scored: Manifest, pool: Sequence[Problem], previous: Manifest | None) -> Manifest:
         """Easy and hard, by the student's own attempts; and what to ask of the teacher."""
         experiment = self.experiment
         depends_on = {
             "seed": experiment.seed,
             "feedback": to_plain(experiment.feedback),
-            "inputs": [scored.fingerprint],
+            "inputs": [manifest.fingerprint for manifest in (scored, *([previous] if previous else []))],
         }
         by_id = {problem.id: problem for problem in pool}
         return self.run.once(
@@ -229,15 +248,17 @@ class Workshop:
                 round=round,
                 seed=experiment.seed,
                 subject=score.POOL,
+                previous=previous.outputs if previous else (),
             ),
         )
 
-    def synthesise(self, round: int, split: Manifest) -> Manifest:
+    def synthesise(self, round: int, split: Manifest, problems: Problems) -> Manifest:
         """New problems with sampled solutions: complex ones from easy parents, similar ones from hard."""
         experiment = self.experiment
         depends_on = self._common() | {
             "synthesise": to_plain(experiment.synthesise),
             "check": to_plain(experiment.check),
+            "decontaminate": to_plain(experiment.decontaminate),
             "teacher": _model(experiment.teacher),
             "inputs": [split.fingerprint],
         }
@@ -251,6 +272,8 @@ class Workshop:
                     settings=experiment.synthesise,
                     flow=experiment.flow,
                     progress=progress,
+                    benchmarks=problems.benchmark_files,
+                    contamination=experiment.decontaminate,
                 )
 
         return self.run.once("synthesise", round, depends_on, work)
@@ -265,7 +288,7 @@ class Workshop:
             "new_problems": settings.new_problems,
             "inputs": [problems.manifest.fingerprint, variations.fingerprint],
         }
-        quotas = feedback.wanted(settings, settings.new_problems, split.summary["easy"], split.summary["hard"])
+        quotas = split.summary["wanted"]
 
         def work(folder: StageFolder) -> StageResult:
             with self.reporter.stage(folder.label):
@@ -329,38 +352,6 @@ class Workshop:
         given = self.experiment.finetune.gpus_per_worker
         return given if given is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
 
-    def _load(self, folder: StageFolder) -> StageResult:
-        experiment = self.experiment
-        with self.reporter.stage(folder.label):
-            benchmarks = {
-                name: load_problems(sources, seed=experiment.seed, name=f"benchmark {name}")
-                for name, sources in experiment.benchmarks.items()
-            }
-            loaded = load_problems(experiment.pool, seed=experiment.seed, name="pool")
-        held = {problem.id: name for name, found in benchmarks.items() for problem in found.problems}
-        seeds = [problem for problem in loaded.problems if problem.id not in held]
-        rejections = list(loaded.rejections)
-        rejections += [
-            Rejection(problem.source, 0, "in_benchmark", held[problem.id])
-            for problem in loaded.problems
-            if problem.id in held
-        ]
-        if len(seeds) < experiment.teach.min_kept:
-            raise ProblemsError(
-                f"the pool has {len(seeds)} usable problems, fewer than teach.min_kept = {experiment.teach.min_kept}"
-                f" ({len(loaded.problems) - len(seeds)} are also in a benchmark, {len(loaded.rejections)} rows were"
-                " rejected); name more sources, or lower teach.min_kept"
-            )
-        folder.write("pool.parquet", to_table(seeds, Problem))
-        folder.write("pool-rejections.parquet", to_table(rejections, Rejection))
-        accounts = [_account(len(seeds), rejections)]
-        for name, found in benchmarks.items():
-            folder.write(f"benchmark-{name}.parquet", to_table(found.problems, Problem))
-            folder.write(f"benchmark-{name}-rejections.parquet", to_table(found.rejections, Rejection))
-            accounts.append(_account(len(found.problems), found.rejections))
-        sizes = {"pool": len(seeds)} | {name: len(found.problems) for name, found in benchmarks.items()}
-        return StageResult(merge_counts(accounts), ("pool.parquet",), summary={"sizes": sizes})
-
     def _read(self, manifest: Manifest, name: str) -> tuple[Problem, ...]:
         return tuple(from_table(files.read_tables([files.join(manifest.path, name)], schema_of(Problem)), Problem))
 
@@ -368,13 +359,6 @@ class Workshop:
 def student_of(finetuned: Manifest) -> str:
     """The folder of the student that a finetune stage made."""
     return files.join(finetuned.path, str(finetuned.summary["student"]))
-
-
-def _account(kept: int, rejections: Sequence[Rejection]) -> Counts:
-    rejected: dict[str, int] = {}
-    for rejection in rejections:
-        rejected[rejection.reason] = rejected.get(rejection.reason, 0) + 1
-    return Counts(kept + len(rejections), kept, dict(sorted(rejected.items())), 0)
 
 
 def _model(settings: EngineSettings | None) -> dict[str, Any]:

@@ -35,12 +35,19 @@ QuestionReason = Literal[
     "same_content",
 ]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
-_NUMBER_WORDS: Final = frozenset(
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
-    " nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen dozens couple"
-    " half third quarter twice double triple thrice".split()
+_NUMBER_WORDS: Final = _words(
+    """
+    two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million dozen dozens
+    couple half third quarter twice double triple thrice
+    """
 )
 _ASKS: Final = re.compile(
     r"(?:^|[.!;:,]\s+|\n\s*|\b(?:and|then|please)\s+)(?:find|calculate|determine|compute|evaluate|estimate|work out"
@@ -59,13 +66,17 @@ _CODE: Final = re.compile(
 )
 _SENTENCE_END: Final = re.compile(r"[.!?;](?:\s|$)|\n")
 # Words that nearly every English sentence has one of and that other languages in Latin letters hardly use.
-_ENGLISH: Final = frozenset(
-    "the of and to is are was were has have had how many much what if he she they it his her their each every with for"
-    " from that this than then there will does did do be been an at by all more".split()
+_ENGLISH: Final = _words(
+    """
+    the of and to is are was were has have had how many much what if he she they it his her their each every with
+    for from that this than then there will does did do be been an at by all more
+    """
 )
-_FUNCTION_WORDS: Final = _ENGLISH | frozenset(
-    "a in on or as its him them who when where which after before left now one only also but not no so can would"
-    " still another same total altogether out up down over into per".split()
+_FUNCTION_WORDS: Final = _ENGLISH | _words(
+    """
+    a in on or as its him them who when where which after before left now one only also but not no so can would
+    still another same total altogether out up down over into per
+    """
 )
 
 

@@ -1,7 +1,7 @@
 """The teacher's and the student's prompts, and the one function that turns a chat into tokens.
 
-A prompt set is a folder with one text file for each thing that is asked (`PROMPTS`, and
-`OPTIONAL_PROMPTS`); the word ``{question}`` in it stands for the problem. ``default`` is written for instruction-tuned teachers,
+A prompt set is a folder with one text file for each thing that is asked (`PROMPTS` and `OPTIONAL_PROMPTS`);
+the word ``{question}`` in it stands for the problem. ``default`` is written for instruction-tuned teachers,
 ``tiny`` for the models of the tiny world; an experiment may name a folder of its own.
 """
 

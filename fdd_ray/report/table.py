@@ -58,11 +58,10 @@ def details(status: Mapping[str, Any]) -> str:
 
 def _outcomes(entry: Mapping[str, Any]) -> list[str]:
     """The account of a round: rows in = kept + rejected + failed, and the share of each reason."""
-    asked, rejected = entry["asked"], sum(entry["rejected"].values())
+    asked, kept, failed = (entry[key] for key in ("asked", "kept", "failed"))
+    rejected = sum(entry["rejected"].values())
     what = "seed problems" if entry["round"] == 0 else "new problems asked for"
-    lines = [
-        f"round {entry['round']}: {asked} {what} = {entry['kept']} kept + {rejected} rejected + {entry['failed']} failed"
-    ]
+    lines = [f"round {entry['round']}: {asked} {what} = {kept} kept + {rejected} rejected + {failed} failed"]
     reasons = sorted(entry["rejected"].items(), key=lambda item: (-item[1], item[0]))
     width = max((len(name) for name, _ in reasons), default=0)
     lines += [f"    {name.ljust(width)}  {n:>6}  {100 * n / asked:5.1f} %" for name, n in reasons]

@@ -59,8 +59,8 @@ def curate(
 def _check_new(row: Variation, verdict: Judged, guard: BenchmarkGuard, index: DuplicateIndex) -> Curated:
     new_id, reason, evidence = problem_id(row.question), verdict.reason, ""
     if row.outcome == "kept" and not reason:
-        if leak := guard.check(row.question):
-            reason, evidence = "in_benchmark", f"{leak.benchmark}:{leak.problem_id}"
+        if leak := guard.same(row.question):
+            reason, evidence = f"in_benchmark: {leak.reason}", f"{leak.benchmark}:{leak.problem_id}"
         else:
             seen = index.check(row.question)
             if seen.verdict != "new":

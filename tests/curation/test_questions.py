@@ -39,7 +39,7 @@ CHECKS = QuestionSettings()
         ("Ann has 3 apples and buys 4. How many are there?\ndef solution():\n  return 7", "code_in_question"),
         ("<problem>Ann has 3 apples and buys 4. How many are there?</problem>", "code_in_question"),
         ("Anna hat 3 Äpfel und kauft 4 weitere dazu. Wie viele Äpfel hat Anna dann?", "wrong_language"),
-        ("Анна имеет 3 яблока и покупает ещё 4. Сколько яблок у неё теперь есть?", "wrong_language"),
+        ("Анна имеет 3 яблока и покупает ещё 4. Сколько яблок теперь есть?", "wrong_language"),
         ("安娜 有 3 个 苹果 又 买 了 4 个 现在 有 多少 个 苹果 ?", "wrong_language"),
         ("José and Zoë have 3 crêpes and buy 4 more. How many crêpes do they have?", None),
     ],
@@ -82,7 +82,13 @@ def test_limits_that_exclude_each_other_are_refused() -> None:
 
 
 def test_hostile_text_costs_little_time() -> None:
-    for text in ("answer" + " " * 200_000, "a=" * 100_000, "<<" * 100_000, "1," * 100_000, "\n" * 200_000 + "how many?"):
+    for text in (
+        "answer" + " " * 200_000,
+        "a=" * 100_000,
+        "<<" * 100_000,
+        "1," * 100_000,
+        "\n" * 200_000 + "how many?",
+    ):
         check_question(text, QuestionSettings(max_words=10**9))
 
 
