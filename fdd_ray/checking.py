@@ -11,6 +11,7 @@ from fdd_ray.prompts import PromptSet
 from fdd_ray.reasoning.answers import Tolerance
 from fdd_ray.reasoning.programs import ProgramLimits, ProgramRunner
 from fdd_ray.reasoning.rationales import Checked, check_rationale
+from fdd_ray.reasoning.second_opinion import SecondOpinionName, require_math_verify, second_opinion
 from fdd_ray.records import Completion, Kind
 from fdd_ray.settings import setting
 
@@ -23,6 +24,14 @@ class CheckSettings:
 
     programs: ProgramLimits = setting(factory=ProgramLimits, help="Limits of every program that a model wrote.")
     tolerance: Tolerance = setting(factory=Tolerance, help="How far an answer may be from the known one.")
+    second_opinion: SecondOpinionName = setting(
+        "none", "Who is asked about answers in LaTeX that our own comparison cannot read; needs the extra latex."
+    )
+
+    def __post_init__(self) -> None:
+        # Here, so that it is said before any engine starts.
+        if self.second_opinion == "math_verify":
+            require_math_verify()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Checker:
         self._kind = kind
         self._settings = settings
         self._runner = ProgramRunner(settings.programs)
+        self._second = second_opinion(settings.second_opinion)
 
     async def check(self, samples: Sequence[Sample], gold: str | None) -> list[tuple[Completion, str]]:
         """Each sample with its verdict, and the rationale that would be distilled from it.
@@ -74,6 +84,10 @@ class Checker:
     def _one(self, sample: Sample, gold: str | None) -> tuple[Completion, str]:
         if sample.finish == "length":
             return Completion(sample.text, None, "truncated", sample.finish, sample.tokens), ""
-        checked: Checked = check_rationale(self._kind, sample.text, gold, self._runner, self._settings.tolerance)
-        completion = Completion(sample.text, checked.answer, checked.verdict, sample.finish, sample.tokens)
+        checked: Checked = check_rationale(
+            self._kind, sample.text, gold, self._runner, self._settings.tolerance, self._second
+        )
+        completion = Completion(
+            sample.text, checked.answer, checked.verdict, sample.finish, sample.tokens, checked.detail
+        )
         return completion, checked.rationale

@@ -109,6 +109,7 @@ class Completion:
         verdict: ``right``, or the reason why it is not (see `fdd_ray.reasoning`).
         finish: Why the engine stopped: ``stop``, ``length``, or ``error``.
         tokens: Completion tokens.
+        detail: More about the verdict, as one short line: what a program ran into, or whose verdict it is.
     """
 
     text: str
@@ -116,6 +117,7 @@ class Completion:
     verdict: str
     finish: str
     tokens: int
+    detail: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

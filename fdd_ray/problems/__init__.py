@@ -9,8 +9,16 @@ Every row of a source becomes either a problem or a rejection that says where it
 with it; `load_problems` returns both. Nothing heavy is imported before something is read.
 """
 
+from fdd_ray.problems.annotations import AnnotationProgram, annotation_program
 from fdd_ray.problems.gsm8k import calculator_annotations
 from fdd_ray.problems.load import LoadedProblems, load_problems
 from fdd_ray.problems.source import SourceSettings
 
-__all__ = ["LoadedProblems", "SourceSettings", "calculator_annotations", "load_problems"]
+__all__ = [
+    "AnnotationProgram",
+    "LoadedProblems",
+    "SourceSettings",
+    "annotation_program",
+    "calculator_annotations",
+    "load_problems",
+]

@@ -1,13 +1,15 @@
 """Checks rationales: programs are run in a sandbox, chains are read, answers are compared exactly.
 
-``rationales`` is the face for both kinds; ``programs`` runs programs, ``answers`` reads and compares.
+``rationales`` is the face for both kinds; ``programs`` runs programs, ``answers`` reads and compares, and
+``second_opinion`` asks math-verify about LaTeX where that is switched on.
 Importing this package loads nothing but the standard library and `fdd_ray.settings`.
 """
 
 from __future__ import annotations
 
 from fdd_ray.reasoning.answers import Number, Tolerance, canonical, compare, final_answer, parse_number
-from fdd_ray.reasoning.programs import ProgramLimits, ProgramResult, ProgramRunner, extract_program
+from fdd_ray.reasoning.extraction import extract_program
+from fdd_ray.reasoning.programs import ProgramLimits, ProgramResult, ProgramRunner
 from fdd_ray.reasoning.rationales import (
     Agreement,
     Checked,
@@ -16,10 +18,12 @@ from fdd_ray.reasoning.rationales import (
     check_rationales,
     distinct_rationales,
 )
+from fdd_ray.reasoning.second_opinion import MathVerify
 
 __all__ = [
     "Agreement",
     "Checked",
+    "MathVerify",
     "Number",
     "ProgramLimits",
     "ProgramResult",

@@ -6,99 +6,73 @@ Numbers are `fractions.Fraction` from reading to verdict; floats never decide an
     'right'
     >>> compare("50%", "50"), compare("-5", "5"), compare("2 1/2", "2.5")
     ('percent_mismatch', 'wrong_sign', 'right')
+    >>> compare("15:30", "3:30 PM"), compare("3:30", "3:30 PM"), compare("5 minutes", "5 hours")
+    ('right', 'half_day_mismatch', 'unit_mismatch')
 
 What was decided:
 
 - A percent sign means hundredths: ``50%`` equals ``50%`` and ``0.5`` (that is what the sign says, and
   answers that are equal also vote together) but not ``50``, the slip that matters.
-- Units are read past, never compared: ``12 apples`` is 12. Words that change the number are either
-  understood (``3 million``) or make the text no number (``5k``, ``3x``, ``2 and a half``).
-- Times of day and ratios (``3:30``, ``5 PM``, ``2:1``) are no numbers; they are compared as text.
+- A unit on one side only is read past: ``12 apples`` is 12, and ``5 minutes`` is 5. Where both sides have a
+  known unit, units of one system convert (``30 minutes`` is ``1/2 hour``, ``150 cents`` is ``$1.50``), and
+  the same number of different ones is a ``unit_mismatch``. Votes do not look at units.
+- Words that change the number are either understood (``3 million``) or make the text no number (``5k``,
+  ``3x``, ``2 and a half``). ``2 dozen`` is 2 of a unit that is not known.
+- An answer that is spelled out and nothing else is a number: ``seven``, ``two hundred and five``. It has no
+  unit, and fractions, ordinals and ``a dozen`` are not read.
+- Times of day are compared as such, and are never numbers. Without am or pm a time is read on the 24-hour
+  clock; one that is off by exactly half a day is a ``half_day_mismatch``, whichever side left am or pm out.
+- Other ratios (``2:1``) and text are compared as text.
 - What is ambiguous is not guessed at: ``3,5``, ``(5)``, ``3 or 4``, ``2*3`` are no numbers.
 - Two whole numbers are equal or not. Otherwise `Tolerance` decides; it covers the last written place of
   a known answer with two or more decimals, because ``round`` differs between interpreters on ties.
 
-Not covered: conversion of units (``5 hours`` and ``5 minutes`` are both 5), number words (``seven``),
-decimal commas, sets and tuples of answers, algebra.
+Not covered: conversion between systems (miles and kilometres), compound units (``km/h``), a unit that
+only one side has (``300 minutes`` is not 5, and ``5 minutes`` is), decimal commas, sets and tuples of
+answers, algebra (see `fdd_ray.reasoning.second_opinion`).
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
+from fdd_ray.reasoning.cleaning import folded, last_boxed
+from fdd_ray.reasoning.numbers import MINUS, WHOLE, Number, parse_number, write_number
+from fdd_ray.reasoning.times import HALF_DAY, read_time, write_time
+from fdd_ray.reasoning.units import conversion
 from fdd_ray.settings import setting
 
-Verdict = Literal["right", "wrong_answer", "wrong_sign", "percent_mismatch", "unparsed_answer"]
+__all__ = [
+    "Number",
+    "Tolerance",
+    "Verdict",
+    "canonical",
+    "compare",
+    "final_answer",
+    "parse_number",
+    "without_answer_line",
+    "write_number",
+]
 
-_LONGEST_ANSWER: Final = 200
+Verdict = Literal[
+    "right",
+    "wrong_answer",
+    "wrong_sign",
+    "percent_mismatch",
+    "unit_mismatch",
+    "wrong_time",
+    "half_day_mismatch",
+    "unparsed_answer",
+]
+
 _LONGEST_CHAIN: Final = 50_000
-_MOST_DIGITS: Final = 100
-_VOTING_DIGITS: Final = 10
-_MAGNITUDES: Final = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
-# Right after a number these change its value, so reading past them would give a wrong number.
-_NOT_UNITS: Final = re.compile(
-    r"[xyznie]|pi|\u03c0|k|bn?|and|or|to|half|halves|(?:ten|hundred|thousand)ths?|(?:third|fourth|fifth|sixth|eighth)s"
-)
-_VULGAR: Final = {sign: f" {Fraction(unicodedata.numeric(sign)).limit_denominator(10)}" for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-_MINUS: Final = "-\u2212\u2013"
-_WHOLE: Final = r"[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]{0,2}(?:[ ][0-9]{3})+|[0-9]+"
-# Matched against text whose white space is single spaces; no part can match one text in two ways, so that
-# hostile text costs linear time.
-_NUMBER: Final = re.compile(
-    rf"""
-    (?:(?:[A-Za-z]\w{{0,20}}[ ]?)?[=≈~][ ]?)?
-    (?P<sign>[{_MINUS}+]?)[ ]?
-    (?:(?:USD?|EUR|GBP|Rs\.?)[ ]?)?[$€£¥₹]?[ ]?
-    (?P<inner_sign>[{_MINUS}]?)
-    (?:
-        (?P<mixed>[0-9]+)[ ](?P<part>[0-9]+)[ ]?/[ ]?(?P<parts>[0-9]+)
-      | (?P<over>{_WHOLE})[ ]?/[ ]?(?P<under>{_WHOLE})
-      | (?P<whole>{_WHOLE}|(?=\.[0-9]))(?:\.(?P<decimals>[0-9]*))?
-        (?:
-            [eE](?P<exponent>[{_MINUS}+]?[0-9]+)
-          | [ ]?[\u00d7x*·][ ]?10[ ]?(?:\^|\*\*)[ ]?\{{?(?P<power>[{_MINUS}+]?[0-9]+)\}}?
-        )?
-    )
-    (?P<rest>[^0-9]*)
-    """,
-    re.VERBOSE,
-)
-_REST: Final = re.compile(r"(?: ?%)? ?[$€£¥₹]?(?: ?°)?(?:[ (/]{0,2}[^\W\d_](?:[^\W\d_]|[-\s'\u2019°/().])*)?")
-_TIME: Final = re.compile(r"\b[ap]\.?\s?m\b|o['\u2019]?clock", re.IGNORECASE)
 _ANSWER_LINE: Final = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 _ANSWER_IS: Final = re.compile(r"\banswer\s*(?:is\b|:|=)[\s:=]*", re.IGNORECASE)
 _SAID: Final = re.compile(r".*?(?=[.;!?]\s|,\s[A-Za-z]|$)", re.MULTILINE)
-_LAST_NUMBER: Final = re.compile(rf"[{_MINUS}]?[$€£¥₹]?(?:{_WHOLE})(?:\.[0-9]+)?(?:/[0-9]+)?%?")
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number as it was written.
-
-    Attributes:
-        value: What it means; ``50%`` means 1/2.
-        percent: Whether it was written with a percent sign or the word.
-        places: Decimal places as written.
-    """
-
-    value: Fraction
-    percent: bool = False
-    places: int = 0
-
-    @property
-    def written(self) -> Fraction:
-        """The number in front of the percent sign, if it had one."""
-        return self.value * 100 if self.percent else self.value
+_LAST_NUMBER: Final = re.compile(rf"[{MINUS}]?[$€£¥₹]?(?:{WHOLE})(?:\.[0-9]+)?(?:/[0-9]+)?%?")
 
 
 @dataclass(frozen=True)
@@ -113,34 +87,6 @@ class Tolerance:
         ge=0,
         le=10,
     )
-
-
-class _Rest(NamedTuple):
-    """What the words after a number do to it."""
-
-    factor: int
-    percent: bool
-
-
-def parse_number(text: str) -> Number | None:
-    """The number that ``text`` is, or None when it is none or more than one.
-
-    Args:
-        text: An answer, not a sentence; `final_answer` finds the answer of a chain.
-    """
-    text = text.strip()
-    if len(text) > _LONGEST_ANSWER:
-        return None
-    found = _NUMBER.fullmatch(_cleaned(text))
-    if found is None or (found["sign"] and found["inner_sign"]):
-        return None
-    rest = _read_rest(found["rest"])
-    value = _read_value(found)
-    if rest is None or value is None:
-        return None
-    if (found["sign"] or found["inner_sign"] or "+") in _MINUS:
-        value = -value
-    return Number(value * rest.factor / (100 if rest.percent else 1), rest.percent, len(found["decimals"] or ""))
 
 
 def final_answer(text: str, *, last_number: bool = False) -> str | None:
@@ -158,7 +104,7 @@ def final_answer(text: str, *, last_number: bool = False) -> str | None:
     lines = _ANSWER_LINE.findall(text)
     if lines:
         return str(lines[-1]).strip()
-    boxed = _last_boxed(text)
+    boxed = last_boxed(text)
     if boxed is not None:
         return boxed
     said = list(_ANSWER_IS.finditer(text))
@@ -179,52 +125,63 @@ def without_answer_line(text: str) -> str:
 def compare(given: str, gold: str, *, tolerance: Tolerance | None = None) -> Verdict:
     """Whether ``given`` is the known answer ``gold``, or why not.
 
+    ``unparsed_answer`` means that ``given`` is not even of the kind of ``gold``: no number, or no time of
+    day.
+
     Args:
         given: The answer of a model.
-        gold: The known answer. One that is no number is compared as text, blind to case and white space.
+        gold: The known answer. One that is neither a number nor a time of day is compared as text, blind to
+            case and white space.
         tolerance: For answers that are not both whole numbers.
     """
-    tolerance = tolerance or Tolerance()
     wanted = parse_number(gold)
     if wanted is None:
-        return "right" if _folded(given) and _folded(given) == _folded(gold) else "wrong_answer"
+        time = read_time(gold)
+        if time is not None:
+            return _compare_times(read_time(given), time)
+        text = folded(given)
+        return "right" if text and text == folded(gold) else "wrong_answer"
     number = parse_number(given)
     if number is None:
         return "unparsed_answer"
-    written_step = Fraction(1, 10**wanted.places) if wanted.places >= 2 else Fraction(0)
-    step = written_step / 100 if wanted.percent else written_step
-    if _close(number.value, wanted.value, step, tolerance):
-        return "right"
-    if number.percent != wanted.percent and _close(number.written, wanted.written, written_step, tolerance):
-        return "percent_mismatch"
-    if _close(-number.value, wanted.value, step, tolerance):
-        return "wrong_sign"
-    return "wrong_answer"
+    return _compare_numbers(number, wanted, tolerance or Tolerance())
 
 
 def canonical(text: str) -> str:
-    """The text under which answers vote: ``7``, ``7.0`` and ``$7.`` all give ``7``.
+    """The text under which answers vote: ``7``, ``7.0``, ``seven`` and ``$7.`` all give ``7``.
 
     Whole numbers are exact; others are rounded to ten significant digits, so that the noise of floats
-    splits no vote. Text that is no number is folded as `compare` does it.
+    splits no vote. A time of day is written on the 24-hour clock. Other text is folded as `compare` does it.
     """
     number = parse_number(text)
-    return _folded(text) if number is None else write_number(number.value)
+    if number is not None:
+        return write_number(number.value)
+    time = read_time(text)
+    return folded(text) if time is None else write_time(time)
 
 
-def write_number(value: Fraction) -> str:
-    """``value`` as plain digits: whole numbers exactly, others with ten significant digits."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    size, sign = abs(value), "-" if value < 0 else ""
-    power = len(str(size.numerator)) - len(str(size.denominator))
-    if size < Fraction(10) ** power:
-        power -= 1
-    places = max(0, _VOTING_DIGITS - 1 - power)
-    shifted = round(size * 10**places)
-    whole, decimals = divmod(shifted, 10**places)
-    tail = f"{decimals:0{places}d}".rstrip("0") if decimals else ""
-    return f"{sign}{whole}.{tail}" if tail else f"{sign}{whole}"
+def _compare_times(given: int | None, gold: int) -> Verdict:
+    if given is None:
+        return "unparsed_answer"
+    if given == gold:
+        return "right"
+    return "half_day_mismatch" if abs(given - gold) == HALF_DAY else "wrong_time"
+
+
+def _compare_numbers(number: Number, wanted: Number, tolerance: Tolerance) -> Verdict:
+    written_step = Fraction(1, 10**wanted.places) if wanted.places >= 2 else Fraction(0)
+    step = written_step / 100 if wanted.percent else written_step
+    factor = conversion(number.unit, wanted.unit)
+    value = number.value if factor is None else number.value * factor
+    if factor is not None and _close(value, wanted.value, step, tolerance):
+        return "right"
+    if factor != 1 and _close(number.value, wanted.value, step, tolerance):
+        return "unit_mismatch"
+    if number.percent != wanted.percent and _close(number.written, wanted.written, written_step, tolerance):
+        return "percent_mismatch"
+    if _close(-value, wanted.value, step, tolerance):
+        return "wrong_sign"
+    return "wrong_answer"
 
 
 def _close(given: Fraction, gold: Fraction, step: Fraction, tolerance: Tolerance) -> bool:
@@ -236,91 +193,3 @@ def _close(given: Fraction, gold: Fraction, step: Fraction, tolerance: Tolerance
         Fraction(tolerance.last_places) * step,
     )
     return abs(given - gold) <= allowed
-
-
-def _read_value(found: re.Match[str]) -> Fraction | None:
-    """The unsigned number of a match, or None when it is too large or divides by zero."""
-    if found["mixed"] is not None:
-        whole, part, parts = (_digits(found[name]) for name in ("mixed", "part", "parts"))
-        if whole is None or part is None or not parts or part >= parts:
-            return None
-        return whole + Fraction(part, parts)
-    if found["over"] is not None:
-        over, under = _digits(found["over"]), _digits(found["under"])
-        return None if over is None or not under else Fraction(over, under)
-    decimals = found["decimals"] or ""
-    digits = _digits((found["whole"] or "0") + decimals)
-    raw = found["exponent"] or found["power"] or "0"
-    exponent = _digits(raw.lstrip(_MINUS + "+"))
-    if digits is None or exponent is None or exponent > _MOST_DIGITS:
-        return None
-    power = (-exponent if raw[0] in _MINUS else exponent) - len(decimals)
-    return Fraction(digits * 10**power) if power >= 0 else Fraction(digits, 10**-power)
-
-
-def _digits(text: str) -> int | None:
-    plain = text.replace(",", "").replace(" ", "")
-    return int(plain) if len(plain) <= _MOST_DIGITS else None
-
-
-def _read_rest(rest: str) -> _Rest | None:
-    """What stands after the number: nothing, a percent sign, a magnitude, a unit; None if none of these."""
-    if not _REST.fullmatch(rest) or _TIME.search(rest) or any(map(str.isnumeric, rest)):
-        return None
-    percent = "%" in rest
-    words = re.findall(r"[^\W\d_]+", rest)
-    factor = 1
-    while words and words[0].casefold() in _MAGNITUDES:
-        factor *= _MAGNITUDES[words.pop(0).casefold()]
-    folded = [word.casefold() for word in words]
-    if folded[:1] == ["percent"] or folded[:2] == ["per", "cent"] or folded[:1] == ["percentage"]:
-        percent = True
-    # A capital M is "million" to some and "metre" to none; a small one is a metre.
-    if folded and (_NOT_UNITS.fullmatch(folded[0]) or words[0] == "M"):
-        return None
-    if {"and", "or"} & set(folded):
-        return None
-    return _Rest(factor, percent)
-
-
-def _cleaned(text: str) -> str:
-    """``text`` without what surrounds a number: Markdown, LaTeX, quotes, the trailing period."""
-    text = re.sub(r"^####", "", text).strip().strip("*_`\"'").strip()
-    if "\\" in text:
-        text = _without_latex(text)
-    if len(text) > 2 and text[0] == text[-1] == "$":
-        text = text.strip("$")
-    for sign, fraction in _VULGAR.items():
-        if sign in text:
-            text = text.replace(sign, fraction)
-    text = text.replace("\u2044", "/").replace("{,}", ",")
-    text = re.sub(r"(?<=[^\W\d_])(?:\^\{?[23]\}?|[²³])", "", text)
-    text = re.sub(r"^\s*(?:minus|negative)\s+", "-", text, flags=re.IGNORECASE)
-    return " ".join(text.split()).rstrip(". ").rstrip("*_`\"'")
-
-
-def _without_latex(text: str) -> str:
-    boxed = _last_boxed(text)
-    text = text if boxed is None else boxed
-    text = text.replace("\\%", "%").replace("\\$", "$")
-    text = re.sub(r"\\[,!;: ]|\\[()\[\]]|\\(?:left|right|displaystyle)\b", "", text)
-    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r" \1/\2", text)
-    text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}", r" \1", text)
-    text = re.sub(r"\^\{?\\circ\}?", "°", text)
-    return text.replace("\\times", "*").replace("\\cdot", "*").replace("\\approx", "≈")
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for place in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[start + len("\\boxed{") : place].strip() or None
-    return None
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".").strip()

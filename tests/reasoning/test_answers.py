@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -105,6 +102,10 @@ EQUAL = [
     ("18.000000000000004", "18"),
     ("3:30", "3:30"),
     ("3:30 PM", "3:30  pm."),
+    ("3:30 PM", "15:30"),
+    ("7:30", "7:30 a.m."),
+    ("noon", "12:00 PM"),
+    ("twenty-five", "25"),
     ("Tuesday", " tuesday"),
     ("2:1", "2:1"),
 ]
@@ -135,7 +136,7 @@ DIFFERENT = [
     ("0.5%", "50%", "wrong_answer"),
     ("50%", "5", "wrong_answer"),
     ("", "7", "unparsed_answer"),
-    ("seven", "7", "unparsed_answer"),
+    ("seven apples", "7", "unparsed_answer"),
     ("(7)", "7", "unparsed_answer"),
     ("--7", "7", "unparsed_answer"),
     ("7 or 8", "7", "unparsed_answer"),
@@ -171,8 +172,8 @@ DIFFERENT = [
     ("1e-999999999", "0", "unparsed_answer"),
     ("9" * 101, "7", "unparsed_answer"),
     ("7" + " apples" * 100, "7", "unparsed_answer"),
-    ("5 AM", "5 PM", "wrong_answer"),
-    ("3:30", "3:31", "wrong_answer"),
+    ("5 AM", "5 PM", "half_day_mismatch"),
+    ("3:30", "3:31", "wrong_time"),
     ("Tuesday", "Monday", "wrong_answer"),
     ("", "Monday", "wrong_answer"),
     ("7", "Monday", "wrong_answer"),
@@ -272,49 +273,60 @@ def test_a_chain_without_its_answer_line() -> None:
     assert without_answer_line("a 2") == "a 2"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a" * 199 + "!",
-        "5" + " a" * 99 + "!",
-        " " * 199,
-        "-" * 200,
-        "1," * 100,
-        "\\frac{" * 33,
-        "\\boxed{" * 20_000,
-        "answer is " * 20_000,
-        "#### " * 20_000,
-        "answer" + " " * 100_000,
-        "9" * 100_000,
-        "\n" * 100_000,
-    ],
-)
+HOSTILE = [
+    "a" * 199 + "!",
+    "5" + " a" * 99 + "!",
+    " " * 199,
+    "-" * 200,
+    "1," * 100,
+    "1,000" * 39,
+    "9" * 200,
+    "9 " * 100,
+    "\\frac{" * 33,
+    "\\frac{1}{" * 22,
+    "\\boxed{" * 20_000,
+    "answer is " * 20_000,
+    "#### " * 20_000,
+    "answer" + " " * 100_000,
+    "9" * 100_000,
+    "1," * 50_000,
+    "1,000," * 20_000,
+    "5" + " " * 100_000,
+    "12:" * 33_000,
+    "one hundred and " * 6_000,
+    "one " * 49,
+    "$" * 100_000,
+    "%" * 100_000,
+    "(" * 100_000,
+    "\n" * 100_000,
+    "\u00bd" * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_takes_no_time(text: str) -> None:
     start = time.perf_counter()
     for reader in (parse_number, final_answer, canonical):
         reader(text)
     final_answer(text, last_number=True)
+    for known in ("7", "50%", "3:30 PM", "Monday", text):
+        compare(text, known)
+        compare(known, text)
     assert time.perf_counter() - start < 2
 
 
-def _gsm8k_train() -> Path:
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    return Path(os.environ.get("FDD_RAY_DATA", beside)) / "gsm8k_train.jsonl"
+@pytest.mark.parametrize("piece", ["9", "1,", "1,000,", "5 ", "(", "12:", "one ", "\\frac{", "answer is "])
+def test_comparing_takes_time_linear_in_the_text(piece: str) -> None:
+    def seconds(characters: int) -> float:
+        text = (piece * characters)[:characters]
+        best = 9.0
+        for _ in range(3):
+            start = time.perf_counter()
+            compare(text, "7")
+            compare("7", text)
+            compare(text, text)
+            best = min(best, time.perf_counter() - start)
+        return best
 
-
-@pytest.mark.skipif(
-    not _gsm8k_train().is_file(),
-    reason="real problems are not here: set FDD_RAY_DATA to a folder with gsm8k_train.jsonl",
-)
-def test_every_solution_of_gsm8k_agrees_with_its_known_answer() -> None:
-    rows = [json.loads(line) for line in _gsm8k_train().read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 7473
-    bad = []
-    for row in rows:
-        gold = row["answer"].rsplit("####", 1)[1].strip()
-        given = final_answer(row["answer"])
-        if parse_number(gold) is None or given is None or compare(given, gold) != "right":
-            bad.append((gold, given))
-        elif canonical(gold) != gold.replace(",", "").replace("$", ""):
-            bad.append((gold, canonical(gold)))
-    assert not bad
+    # 32 times the text: a quadratic reader would take a thousand times as long.
+    assert seconds(320_000) < 150 * seconds(10_000) + 0.01
