@@ -11,30 +11,39 @@ The sandbox is pydantic-monty: an interpreter of a part of Python, written in Ru
 Covered:
 
 - No file, network, environment or other process can be reached: the interpreter has no such functions.
+  A worker has an empty environment.
 - Time, memory (of the worker's allocator, so that the parser is bound too), recursion, printed
   characters, length of the source and number of calls to the host are limited on every run.
-- A worker that overruns its time by ``grace`` seconds is killed from outside; a worker that dies for
-  any reason is replaced, and the program gets one more chance, in case it was not the culprit.
-- Only two short strings ever leave the sandbox; what is printed is thrown away.
+- A worker that overruns its time by ``grace`` seconds is killed from outside: some operations, such as
+  comparing trees that share their branches, ask for no limit. A worker that dies for any reason is
+  replaced, and the program gets one more chance, in case it was not the culprit.
+- A worker whose owner is killed ends: at once if it is idle, otherwise with its program or (on Linux)
+  when it has used ``seconds + grace`` of CPU time, rounded up, and a second more.
+- Three strings, cut inside the sandbox, come back; what is printed or passed to a refused call is bounded
+  and thrown away. The program runs in a scope of its own, so it can neither end nor change what wraps it.
 - A program starts with nothing of the one before, and gives the same answer each time: the clock stands
   still, random numbers have a fixed seed, sleeping takes no time.
+- A program that needs what the sandbox lacks is ``unsupported``, with the feature as detail; see
+  `fdd_ray.reasoning.faults.counted_as`.
 
 Not covered:
 
 - A hole in the interpreter. Workers run as the same user, without namespaces or seccomp: an attacker who
   breaks out of the interpreter has what this process has.
-- CPU time of the machine: a hostile batch of n programs may take n times ``seconds + grace``.
+- CPU time of the machine: a batch of n hostile programs may take n times ``seconds + grace`` of a worker
+  (twice that for those under which a worker dies).
 - A worker killed for its memory writes one line of its own to this process's standard error.
-- Programs that need what the sandbox lacks (sympy, numpy, fractions, ``yield``, inheritance, ``del``).
+- Programs that need what the sandbox lacks: sympy, numpy, fractions and most other modules, ``yield``,
+  ``del``, inheritance (so no exceptions or enums of one's own), properties, ``await`` outside a coroutine.
+- ``__len__``, ``__getattr__``, ``__new__``, ``__format__`` and the ordering methods of a class are ignored
+  without a word, so such a program may fail or answer as if it were wrong.
 - Small differences from CPython: ``round(x, n)`` may differ by one unit of its last place on ties.
 """
 
 from __future__ import annotations
 
-import ast
 import datetime
 import os
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,24 +52,34 @@ from typing import Any, Final, NamedTuple, Self
 
 from fdd_ray.errors import DependencyError, EngineError
 from fdd_ray.reasoning.answers import canonical, parse_number
-from fdd_ray.reasoning.faults import Fault, ProgramVerdict, fault_of_error, fault_of_syntax, shorten
+from fdd_ray.reasoning.faults import Fault, ProgramVerdict, fault_of_error, shorten
+from fdd_ray.reasoning.orphans import bound_cpu_time
 from fdd_ray.settings import setting
 
 _MOST_HOST_CALLS: Final = 100
-_LONGEST_PARSED: Final = 20_000
-# An f-string cannot be shadowed by the program and always makes a string; the cut is made before the value
-# crosses to the host, so that nothing large or deep ever does. Appended to the program, rather than fed
-# after it, so that both share one time limit.
-_EPILOGUE: Final = """
-try:
-    _given = answer
-except NameError:
-    _given = solution()
-(f"{_given!r}"[:300], f"{_given!s}"[:300])
+# What the worker is told to run: the program in a scope of its own, so that it can neither replace what the
+# wrapper uses nor end it early (a `return` outside a function ends what it stands in). The wrapper gives back
+# three strings, cut inside the sandbox, so that nothing large or deep ever crosses to the host.
+_WRAPPER: Final = """
+def _main():
+    scope = {"__name__": "__main__"}
+    try:
+        exec(_source, scope)
+        if "answer" in scope:
+            given = scope["answer"]
+        elif "solution" in scope:
+            given = scope["solution"]()
+        else:
+            return "nothing", "", ""
+        return "answer", f"{given!r}"[:300], f"{given!s}"[:300]
+    except BaseException as error:
+        try:
+            return "error", f"{type(error).__name__}"[:100], f"{error!s}"[:1000]
+        except BaseException:
+            return "error", "Exception", ""
+
+_main()
 """
-_FENCE: Final = re.compile(r"[ \t]*```[ \t]*(\w*)([^`]*)")
-_PYTHON_TAGS: Final = frozenset({"", "python", "python3", "py"})
-_CODE_LINE: Final = re.compile(r"(?:import|from|def|class|for|while|if|return|print|#)\b|[A-Za-z_]\w* *[-+*/]?=[^=]")
 _first_pid: int | None = None
 
 
@@ -136,6 +155,10 @@ class ProgramRunner:
         """
         if len(source) > self.limits.source:
             return ProgramResult(None, "source_limit", f"{len(source)} characters")
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            return ProgramResult(None, "syntax_error", "characters that UTF-8 does not have")
         pool = self._started()
         return self._run_once(pool, source) or self._run_once(pool, source) or _DIED_TWICE
 
@@ -192,19 +215,23 @@ class ProgramRunner:
         printed = monty.CollectString(max_bytes=self.limits.output)
         try:
             with pool.checkout(limits=limits, os_policy=_OS_POLICY) as session:
-                shown, text = session.feed_run(source + _EPILOGUE, print_callback=printed)
-        except monty.MontySyntaxError as error:
-            return _failed(fault_of_syntax(str(error.exception())))
+                if (pid := session.worker_pid) is not None:
+                    bound_cpu_time(pid, self.limits.seconds + self.limits.grace)
+                found = session.feed_run(_WRAPPER, inputs={"_source": source}, print_callback=printed)
         except monty.MontyCrashedError as error:
             return _OVERRAN if error.timed_out else None
-        except monty.MontyRuntimeError as error:
+        except (monty.MontySyntaxError, monty.MontyRuntimeError) as error:
+            # The limits cannot be caught inside; what they say is short.
             inner = error.exception()
             if isinstance(inner, MemoryError) and str(inner).endswith(f"> {self.limits.output} bytes"):
                 return ProgramResult(None, "output_limit", f"printed more than {self.limits.output} bytes")
             return _failed(fault_of_error(type(inner).__name__, str(inner)))
         except RuntimeError as error:
             raise _no_worker(error) from error
-        return _read_answer(shown, text)
+        kind, shown, text = found
+        if kind == "nothing":
+            return ProgramResult(None, "no_answer", "neither `answer` nor `solution()` is defined")
+        return _read_answer(shown, text) if kind == "answer" else _failed(fault_of_error(shown, text))
 
 
 _OS_POLICY: Final[dict[str, Any]] = {
@@ -215,56 +242,6 @@ _OS_POLICY: Final[dict[str, Any]] = {
 }
 _DIED_TWICE: Final = ProgramResult(None, "crashed", "the worker died twice on this program")
 _OVERRAN: Final = ProgramResult(None, "time_limit", "the worker overran and was killed")
-
-
-def extract_program(text: str) -> str | None:
-    """The program in a completion, without fences and surrounding blank lines.
-
-    That is the last complete fenced block that is Python or unmarked; without any, what follows an opening
-    fence that was never closed (an engine may stop at the fence), or the text itself without the sentences
-    around it, if either parses.
-    """
-    blocks: list[str] = []
-    block: list[str] | None = None
-    tag = ""
-    for line in text.splitlines():
-        fence = _FENCE.fullmatch(line)
-        if fence is None:
-            if block is not None:
-                block.append(line)
-        elif block is None or fence[1] or fence[2].strip():
-            block, tag = [], fence[1].casefold()
-        else:
-            if tag in _PYTHON_TAGS and "".join(block).strip():
-                blocks.append("\n".join(block))
-            block = None
-    if blocks:
-        return blocks[-1].strip("\n")
-    candidate = "\n".join(block) if block and tag in _PYTHON_TAGS else _without_sentences(text)
-    return candidate.strip("\n") if _looks_like_code(candidate) else None
-
-
-def _without_sentences(text: str) -> str:
-    """``text`` from its first to its last line that looks like code or is indented under code."""
-    lines = text.splitlines()
-    code = [number for number, line in enumerate(lines) if _CODE_LINE.match(line)]
-    if not code:
-        return ""
-    last = code[-1]
-    while last + 1 < len(lines) and lines[last + 1][:1] in (" ", "\t", ")", "]", "}"):
-        last += 1
-    return "\n".join(lines[code[0] : last + 1])
-
-
-def _looks_like_code(text: str) -> bool:
-    """Whether ``text`` parses and does more than name something; nothing of it is run."""
-    if len(text) > _LONGEST_PARSED:
-        return False
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return any(not isinstance(statement, ast.Expr) for statement in body)
 
 
 def _read_answer(shown: str, text: str) -> ProgramResult:

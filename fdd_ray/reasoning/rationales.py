@@ -6,9 +6,10 @@
 
 Verdicts: ``right`` (the answer is the known one); ``answered`` (there is a number, and no known answer to
 compare it with); otherwise why not: ``no_program``, ``no_answer``, what `compare` found (``wrong_answer``,
-``wrong_sign``, ``percent_mismatch``, ``unparsed_answer``), or what happened to the program (see
-`fdd_ray.reasoning.faults`). That a completion was cut off is known to the engine's caller, who says
-``truncated`` without asking here.
+``wrong_sign``, ``percent_mismatch``, ``unit_mismatch``, ``wrong_time``, ``half_day_mismatch``,
+``unparsed_answer``), or what happened to the program (see `fdd_ray.reasoning.faults`); a program that needs
+what the sandbox lacks is counted by feature, as ``unsupported: module:sympy``. That a completion was cut off is
+known to the engine's caller, who says ``truncated`` without asking here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from fdd_ray.reasoning.answers import (
     parse_number,
     without_answer_line,
 )
-from fdd_ray.reasoning.programs import ProgramResult, ProgramRunner, extract_program
+from fdd_ray.reasoning.extraction import extract_program
+from fdd_ray.reasoning.faults import counted_as
+from fdd_ray.reasoning.programs import ProgramResult, ProgramRunner
+from fdd_ray.reasoning.second_opinion import SecondOpinion, worth_asking
 from fdd_ray.records import Kind
 
 
@@ -37,7 +41,8 @@ class Checked(NamedTuple):
         verdict: See the module.
         rationale: What would be distilled: the program without fences, or the chain with its answer as a
             last line ``#### N``; empty when there is none.
-        detail: For programs, what was seen, as one short printable line.
+        detail: For programs, what was seen, as one short printable line. A verdict that is not our own begins
+            with ``second opinion:``.
     """
 
     answer: str | None
@@ -65,7 +70,12 @@ class Agreement(NamedTuple):
 
 
 def check_rationale(
-    kind: Kind, text: str, gold: str | None, runner: ProgramRunner, tolerance: Tolerance | None = None
+    kind: Kind,
+    text: str,
+    gold: str | None,
+    runner: ProgramRunner,
+    tolerance: Tolerance | None = None,
+    second: SecondOpinion | None = None,
 ) -> Checked:
     """Check one completion.
 
@@ -75,8 +85,9 @@ def check_rationale(
         gold: The known answer; None for a new problem.
         runner: Runs programs; chains do not use it.
         tolerance: For answers that are not both whole numbers.
+        second: Is asked about answers in LaTeX that `compare` cannot read.
     """
-    return check_rationales(kind, [text], [gold], runner, tolerance)[0]
+    return check_rationales(kind, [text], [gold], runner, tolerance, second)[0]
 
 
 def check_rationales(
@@ -85,6 +96,7 @@ def check_rationales(
     golds: Sequence[str | None],
     runner: ProgramRunner,
     tolerance: Tolerance | None = None,
+    second: SecondOpinion | None = None,
 ) -> list[Checked]:
     """Check many completions of one kind, each against its own known answer.
 
@@ -92,11 +104,11 @@ def check_rationales(
         ValueError: If there are not as many known answers as texts.
     """
     if kind == "chain":
-        return [_check_chain(text, gold, tolerance) for text, gold in zip(texts, golds, strict=True)]
+        return [_check_chain(text, gold, tolerance, second) for text, gold in zip(texts, golds, strict=True)]
     programs = [extract_program(text) for text in texts]
     results = iter(runner.run_many([program for program in programs if program is not None]))
     return [
-        Checked(None, "no_program", "") if program is None else _judge(program, next(results), gold, tolerance)
+        Checked(None, "no_program", "") if program is None else _judge(program, next(results), gold, tolerance, second)
         for program, gold in zip(programs, golds, strict=True)
     ]
 
@@ -129,25 +141,51 @@ def distinct_rationales(texts: Iterable[str], most: int) -> tuple[str, ...]:
     return tuple(distinct.values())[:most]
 
 
-def _check_chain(text: str, gold: str | None, tolerance: Tolerance | None) -> Checked:
+def _check_chain(text: str, gold: str | None, tolerance: Tolerance | None, second: SecondOpinion | None) -> Checked:
     answer = final_answer(text)
     if answer is None:
         return Checked(None, "no_answer", "")
-    number = parse_number(answer)
-    # A percent sign stays: without it the same rationale would teach another answer.
-    shown = answer if number is None or number.percent else canonical(answer)
+    verdict, detail = _verdict(answer, gold, tolerance, second)
     lines = [line.rstrip() for line in without_answer_line(text).strip().splitlines()]
-    rationale = "\n".join([*lines, f"#### {shown}"])
-    return Checked(answer, _verdict(answer, gold, tolerance), rationale)
+    rationale = "\n".join([*lines, f"#### {_plain(answer, gold, tolerance)}"])
+    return Checked(answer, verdict, rationale, detail)
 
 
-def _judge(program: str, result: ProgramResult, gold: str | None, tolerance: Tolerance | None) -> Checked:
+def _plain(answer: str, gold: str | None, tolerance: Tolerance | None) -> str:
+    """``answer`` as plain digits, unless the rationale would then teach another answer."""
+    number = parse_number(answer)
+    if number is None or number.percent:
+        return answer
+    plain = canonical(answer)
+    # 30 minutes may be the known half an hour, but 30 is not.
+    if number.unit and gold and compare(plain, gold, tolerance=tolerance) != compare(answer, gold, tolerance=tolerance):
+        return answer
+    return plain
+
+
+def _judge(
+    program: str,
+    result: ProgramResult,
+    gold: str | None,
+    tolerance: Tolerance | None,
+    second: SecondOpinion | None,
+) -> Checked:
     if result.answer is None:
-        return Checked(None, result.verdict, program, result.detail)
-    return Checked(result.answer, _verdict(result.answer, gold, tolerance), program)
+        return Checked(None, counted_as(result.verdict, result.detail), program, result.detail)
+    verdict, detail = _verdict(result.answer, gold, tolerance, second)
+    return Checked(result.answer, verdict, program, detail)
 
 
-def _verdict(answer: str, gold: str | None, tolerance: Tolerance | None) -> str:
-    if gold is not None:
-        return compare(answer, gold, tolerance=tolerance)
-    return "unparsed_answer" if parse_number(answer) is None else "answered"
+def _verdict(
+    answer: str, gold: str | None, tolerance: Tolerance | None, second: SecondOpinion | None
+) -> tuple[str, str]:
+    """The verdict on an answer, and what a second opinion had to say if it was asked."""
+    if gold is None:
+        return ("unparsed_answer" if parse_number(answer) is None else "answered"), ""
+    verdict = compare(answer, gold, tolerance=tolerance)
+    unread = verdict == "unparsed_answer" or (verdict == "wrong_answer" and parse_number(gold) is None)
+    if second is None or not unread or not worth_asking(answer, gold):
+        return verdict, ""
+    found = second.agrees(answer, gold)
+    said = {True: "agrees", False: "disagrees", None: "gave none"}[found]
+    return ("right" if found else verdict), f"second opinion: {second.name} {said}"

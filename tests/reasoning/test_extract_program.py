@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fdd_ray.reasoning.programs import extract_program
+from fdd_ray.reasoning.extraction import extract_program
 
 
 @pytest.mark.parametrize(

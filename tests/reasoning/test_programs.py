@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any
 import pytest
 
 from fdd_ray.errors import EngineError
+from fdd_ray.reasoning import programs
 from fdd_ray.reasoning.answers import compare
 from fdd_ray.reasoning.programs import ProgramLimits, ProgramResult, ProgramRunner
+from tests.reasoning.workers import workers_of
 
 # Short, so that the suite is; programs that overrun take up to seconds + grace.
 LIMITS = ProgramLimits(seconds=0.5, grace=1.0, memory_mib=32, recursion=300, output=5_000)
@@ -68,7 +71,7 @@ def test_answers(runner: ProgramRunner, source: str, answer: str) -> None:
     ("source", "verdict", "detail"),
     [
         ("answer = = 3", "syntax_error", "Expected"),
-        ("x = (1", "syntax_error", "Expected"),
+        ("x = (1", "syntax_error", "EOF"),
         ("answer = '''1", "syntax_error", ""),
         ("answer = 1 + \\", "syntax_error", ""),
         ("if True:", "syntax_error", ""),
@@ -133,7 +136,7 @@ def test_a_program_gives_the_same_answer_each_time(runner: ProgramRunner) -> Non
 def test_a_killed_worker_is_replaced_and_the_program_gets_another_chance() -> None:
     with ProgramRunner(ProgramLimits(seconds=5)) as runner:
         assert runner.run("answer = 1").verdict == "ok"
-        threading.Timer(0.2, lambda: [os.kill(pid, signal.SIGKILL) for pid in _workers()]).start()
+        threading.Timer(0.2, lambda: [os.kill(pid, signal.SIGKILL) for pid in workers_of()]).start()
         assert runner.run("n = 0\nfor i in range(3_000_000):\n    n += 1\nanswer = n").answer == "3000000"
         assert runner.run("answer = 2").answer == "2"
 
@@ -141,7 +144,7 @@ def test_a_killed_worker_is_replaced_and_the_program_gets_another_chance() -> No
 def test_a_worker_that_hangs_is_killed_from_outside() -> None:
     with ProgramRunner(LIMITS) as runner:
         runner.run("answer = 1")
-        for pid in _workers():
+        for pid in workers_of():
             os.kill(pid, signal.SIGSTOP)
         start = time.perf_counter()
         assert runner.run("answer = 2").verdict == "time_limit"
@@ -182,7 +185,7 @@ def test_a_runner_travels_without_its_workers_and_restarts_after_closing() -> No
     assert runner.run("answer = 2").answer == copy.run("answer = 2").answer == "2"
     runner.close()
     copy.close()
-    assert not _workers()
+    assert not workers_of()
 
 
 def test_workers_end_with_a_process_that_never_closed_its_runner() -> None:
@@ -253,6 +256,53 @@ def test_rounding_ties_differ_from_cpython_by_one_unit_and_the_tolerance_copes(r
     assert round(2.675, 2) == 2.67
 
 
+@pytest.mark.parametrize("source", ["answer = '7' * 100_000", "raise ValueError('7' * 100_000)"])
+def test_what_crosses_to_the_host_is_cut_inside(
+    runner: ProgramRunner, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    crossed: list[str] = []
+    for name in ("_read_answer", "fault_of_error"):
+        real = getattr(programs, name)
+        monkeypatch.setattr(programs, name, lambda *texts, real=real: (crossed.extend(texts), real(*texts))[1])
+    assert runner.run(source).answer is None
+    assert 250 < max(map(len, crossed)) <= 1000
+
+
+def test_a_worker_has_an_empty_environment(runner: ProgramRunner) -> None:
+    runner.run("answer = 1")
+    assert workers_of()
+    assert {Path(f"/proc/{pid}/environ").read_text() for pid in workers_of()} == {""}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "def __len__(self): return 3\nanswer = len(A())",
+        "def __getattr__(self, name): return 3\nanswer = A().x",
+        "def __new__(cls): return 3\nanswer = A()",
+        "def __format__(self, how): return '3'\nanswer = f'{A()}'",
+        "def __lt__(self, other): return True\nanswer = int(A() < A()) * 3",
+    ],
+)
+def test_some_special_methods_are_ignored_as_the_docstring_says(runner: ProgramRunner, method: str) -> None:
+    assert runner.run(f"class A:\n    {method}").answer != "3", "works now: the docstring can be shortened"
+    assert runner.run("class A:\n    def __call__(self): return 3\nanswer = A()()").answer == "3"
+
+
+def test_only_linux_bounds_the_cpu_time_of_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(resource, "prlimit", None)  # macOS has none
+    with ProgramRunner(LIMITS) as runner:
+        assert runner.run("answer = 1").answer == "1"
+
+
+def test_a_batch_of_one_program_many_times_takes_the_time_of_one(runner: ProgramRunner) -> None:
+    start = time.perf_counter()
+    results = runner.run_many(["while True: pass"] * 50)
+    assert {result.verdict for result in results} == {"time_limit"}
+    assert time.perf_counter() - start < LIMITS.seconds + LIMITS.grace + SLACK
+
+
 def test_throughput_is_printed(runner: ProgramRunner) -> None:
     sources = [
         f"apples = {n}\nprice = 2.5\ntotal = apples * price\nif total > 5:\n    total -= 1\nanswer = total"
@@ -264,17 +314,3 @@ def test_throughput_is_printed(runner: ProgramRunner) -> None:
     print(f"{rate:.0f} programs/s with one worker")
     assert all(result.verdict == "ok" for result in results)
     assert rate > 50
-
-
-def _workers() -> list[int]:
-    """The sandbox workers of this process."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (folder / "cmdline").read_text()
-        except OSError:
-            continue
-        if int(parent) == os.getpid() and "monty" in command:
-            found.append(int(folder.name))
-    return found

@@ -33,7 +33,11 @@ def runner() -> Iterator[ProgramRunner]:
         ("```python\nanswer = 50\n```", "50%", Checked("50", "percent_mismatch", "answer = 50")),
         ("```python\nanswer = 7\n```", None, Checked("7", "answered", "answer = 7")),
         ("```python\nx = 7\n```", None, Checked(None, "no_answer", "x = 7", "neither")),
-        ("```python\nimport sympy\n```", "7", Checked(None, "unsupported", "import sympy", "module:sympy")),
+        (
+            "```python\nimport sympy\n```",
+            "7",
+            Checked(None, "unsupported: module:sympy", "import sympy", "module:sympy"),
+        ),
         ("I do not know", "7", Checked(None, "no_program", "")),
     ],
 )
