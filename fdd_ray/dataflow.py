@@ -4,50 +4,33 @@ A stage with a language model in it is a `RowFunction`. `run_rows` cuts its inpu
 Data shards over map actors; each actor awaits the function on all rows of a block at once, with several
 blocks in flight, so the engines' continuous batching stays full across rows, turns and blocks. A
 finished block is written as one Parquet part before it is reported, so what was paid for is on disk; a
-row that is in a part is never asked again. Neither rows nor results pass through the driver: what it
-hands out are places in Parquet files, what it gets back are counts. Reading inside the map actor also
-means that a stage asks the cluster for no more CPUs than its map actors have: Ray Data's own read tasks
-want a whole one each, and wait for ever where the engines have taken the last.
+row that is in a part is never asked again. Neither rows nor results pass through the driver (see
+`fdd_ray.flow`): what it hands out are places in Parquet files, what it gets back are counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import queue
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fdd_ray.engines.base import RequestError
 from fdd_ray.errors import EngineError, FddError, StageError, StoreError
+from fdd_ray.flow import FlowSettings, map_items
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Outcome, content_id, from_table, schema_of, to_table
-from fdd_ray.settings import setting
 from fdd_ray.store import files
 from fdd_ray.store.run import StageFolder, StageResult, count_outcomes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["FlowSettings", "RowFunction", "run_rows"]
+
 In = TypeVar("In")
 Out = TypeVar("Out")
 _COUNTED = ("id", "outcome", "reason", "prompt_tokens", "completion_tokens")
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowSettings:
-    """How rows travel."""
-
-    block_rows: int = setting(64, "Rows that are written together; what a kill may lose of each block.", ge=1)
-    blocks_in_flight: int = setting(8, "Blocks one map actor works on at once.", ge=1)
-    map_actors: tuple[int, int] = setting((1, 4), "Map actors, [min, max]; they render, ask and check.", ge=1)
-    cpus_per_map_actor: float = setting(0.25, "Logical CPUs one map actor reserves.", ge=0)
-    stall_deadline_s: float = setting(3600.0, "Seconds without a finished block after which a stage fails.", gt=0)
-    max_failed_share: float = setting(
-        0.05, "Largest share of a stage's rows that may fail before the run stops.", ge=0, le=1
-    )
 
 
 class RowFunction(Generic[In, Out]):
@@ -140,7 +123,7 @@ def run_rows(
     done = len(_ids(folder, function.writes))
     progress.start(total, done)
     if done < total:
-        for summary in _watched(_summaries(function, inputs, folder, flow), flow.stall_deadline_s, folder):
+        for summary in _summaries(function, inputs, folder, flow):
             folder.note("part written", part=summary["part"], rows=summary["rows"])
             progress.advance(summary["rows"])
     result = _account(function, folder, total)
@@ -160,78 +143,12 @@ def _summaries(
     folder: StageFolder,
     flow: FlowSettings,
 ) -> Iterator[dict[str, Any]]:
-    import ray
-    from ray.data import ActorPoolStrategy
-
-    least, most = flow.map_actors
     places = [
         {"path": path, "start": start, "stop": start + flow.block_rows}
         for path in inputs
         for start in range(0, files.count_rows(path), flow.block_rows)
     ]
-    dataset = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
-        _BlockWorker,
-        batch_size=None,
-        batch_format="pyarrow",
-        zero_copy_batch=True,
-        compute=ActorPoolStrategy(
-            min_size=least,
-            max_size=most,
-            max_tasks_in_flight_per_actor=flow.blocks_in_flight,
-            max_concurrent_calls_per_actor=flow.blocks_in_flight,
-        ),
-        num_cpus=flow.cpus_per_map_actor,
-        fn_constructor_args=(function, folder),
-    )
-    yield from dataset.iter_rows()
-
-
-def _watched(summaries: Iterator[dict[str, Any]], deadline_s: float, folder: StageFolder) -> Iterator[dict[str, Any]]:
-    """Pass summaries on, but fail when none comes for ``deadline_s``."""
-    outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def drain() -> None:
-        try:
-            for summary in summaries:
-                outbox.put(summary)
-            outbox.put(None)
-        except BaseException as error:
-            outbox.put(error)
-
-    threading.Thread(target=drain, name="dataflow", daemon=True).start()
-    while True:
-        begun = time.monotonic()
-        try:
-            item = outbox.get(timeout=deadline_s)
-        except queue.Empty:
-            import ray
-
-            raise StageError(
-                f"{folder.label}: no block was finished for {time.monotonic() - begun:.0f} s; free on the cluster:"
-                f" {ray.available_resources()}. Look at `ray status` and the engines' logs; raise"
-                " flow.stall_deadline_s if single blocks take that long"
-            ) from None
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise _explained(item, folder)
-        yield item
-
-
-def _explained(error: BaseException, folder: StageFolder) -> BaseException:
-    """The error of ours inside the wrappers that Ray puts around it, or one that says where Ray failed."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, FddError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    failure = StageError(
-        f"{folder.label}: Ray Data failed: {lines[-1][:300] if lines else type(error).__name__}. What was written is"
-        " kept; see the logs in Ray's log folder, mend the cause and run the same command again"
-    )
-    failure.__cause__ = error
-    return failure
+    return map_items(_BlockWorker, (function, folder), places, flow, folder.label, calls=flow.blocks_in_flight)
 
 
 def _forget_failures(folder: StageFolder, row_type: type) -> None:

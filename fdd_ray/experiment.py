@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from fdd_ray.checking import CheckSettings
 from fdd_ray.curation.contamination import ContaminationSettings
 from fdd_ray.dataflow import FlowSettings
-from fdd_ray.engines.base import EngineSettings, resolve_model
+from fdd_ray.engines.base import EngineSettings, check_model
 from fdd_ray.errors import ExperimentError
 from fdd_ray.problems import SourceSettings
 from fdd_ray.prompts import load_prompts
@@ -76,6 +77,8 @@ class Experiment:
             raise ValueError("pool is empty; name at least one source of problems")
         if self.teacher is None and (self.rounds > 0 or self.rationales == "teacher"):
             raise ValueError("teacher is missing: it writes the new problems of each round, and the rationales")
+        if self.student.endpoint is not None:
+            raise ValueError("student.endpoint: the student's weights change each round, so its engines are our own")
         if self.rationales == "from_dataset" and self.kind != "chain":
             raise ValueError("rationales: from_dataset gives chains of thought; set kind: chain")
 
@@ -97,9 +100,13 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     """
     experiment = read_settings(Experiment, path, overrides)
     wrong = []
-    for check, text in [(load_prompts, experiment.prompts), *[(resolve_model, model) for model in _models(experiment)]]:
+    checks: list[Callable[[], object]] = [lambda: load_prompts(experiment.prompts)]
+    checks += [
+        partial(_check_model, *role) for role in (("student", experiment.student), ("teacher", experiment.teacher))
+    ]
+    for check in checks:
         try:
-            check(text)
+            check()
         except ExperimentError as error:
             wrong.append(f"{path}: {error}")
     if not wrong:
@@ -118,5 +125,9 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     return experiment
 
 
-def _models(experiment: Experiment) -> list[str]:
-    return [settings.model for settings in (experiment.student, experiment.teacher) if settings is not None]
+def _check_model(role: str, settings: EngineSettings | None) -> None:
+    try:
+        if settings is not None:
+            check_model(settings)
+    except ExperimentError as error:
+        raise ExperimentError(f"{role}: {error}") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fdd_ray.engines.base import resolve_model
+from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment, load_experiment
 from fdd_ray.loop import distill
 from fdd_ray.progress import Reporter
@@ -19,22 +21,34 @@ from fdd_ray.records import content_id
 from fdd_ray.report.status import read_status
 from fdd_ray.report.table import rounds_table
 from fdd_ray.settings import to_plain
-from fdd_ray.store.run import Run
+from fdd_ray.store.fork import write_fork
+from fdd_ray.store.run import Manifest, Run
 from fdd_ray.workshop import Workshop
 
 TINY_EXPERIMENT = Path(__file__).parent / "tiny" / "tiny.yaml"
 
 
-def run_experiment(path: str | Path, overrides: Iterable[str] = ()) -> str:
+def run_experiment(path: str | Path, overrides: Iterable[str] = (), *, from_stage: str = "", fork: str = "") -> str:
     """Run an experiment to its end, print its table, and return the run directory.
+
+    Args:
+        path: The experiment file.
+        overrides: ``a.b=c`` strings that win over it.
+        from_stage: ``STAGE`` or ``STAGE:ROUND``: set it and all that follow aside, then do them anew.
+        fork: A name under the same storage, or a path or URL: begin this new run with the finished stages
+            that are the same under these settings, and leave the experiment's own run untouched.
 
     Raises:
         FddError: Whatever stopped it; the run directory stays whole and the same call goes on from there.
     """
     experiment = load_experiment(path, overrides)
     reporter = Reporter()
+    if fork:
+        source = experiment.directory
+        experiment = _renamed(experiment, fork)
+        write_fork(experiment.directory, source)
     reporter.say(f"experiment {experiment.name}: {experiment.directory}")
-    with _workshop(experiment, reporter) as workshop:
+    with _workshop(experiment, reporter, from_stage=from_stage) as workshop:
         distill(workshop, experiment.rounds)
     print(rounds_table(read_status(experiment.directory)))
     reporter.say(f"finished: {experiment.directory}")
@@ -67,10 +81,28 @@ def _weights_digest(model: str) -> str:
     return digest.hexdigest()
 
 
-def _workshop(experiment: Experiment, reporter: Reporter, *, start_early: bool = True) -> Workshop:
-    run = Run(
-        experiment.directory,
-        announce=lambda manifest: reporter.say(f"{manifest.label}: done before, skipped"),
-        experiment=yaml.safe_dump(to_plain(experiment), sort_keys=False, allow_unicode=True),
-    )
-    return Workshop(experiment, run, reporter, start_early=start_early)
+def _renamed(experiment: Experiment, fork: str) -> Experiment:
+    """The experiment as another run: under the same storage, or elsewhere if ``fork`` is a path."""
+    storage, slash, name = fork.rstrip("/").rpartition("/")
+    try:
+        return dataclasses.replace(experiment, name=name, storage=(storage or "/") if slash else experiment.storage)
+    except ValueError as error:
+        raise ExperimentError(f"--fork {fork}: {error}") from error
+
+
+@contextlib.contextmanager
+def _workshop(
+    experiment: Experiment, reporter: Reporter, *, start_early: bool = True, from_stage: str = ""
+) -> Iterator[Workshop]:
+    """The workshop of a run whose lease is held."""
+
+    def announce(manifest: Manifest) -> None:
+        how = f"copied from {manifest.forked_from}" if manifest.forked_from else "done before, skipped"
+        reporter.say(f"{manifest.label}: {how}")
+
+    plain = yaml.safe_dump(to_plain(experiment), sort_keys=False, allow_unicode=True)
+    with Run(experiment.directory, announce, plain, reporter.say) as run:
+        if from_stage:
+            reporter.say(f"set aside, to be done anew: {', '.join(run.set_aside(from_stage))}")
+        with Workshop(experiment, run, reporter, start_early=start_early) as workshop:
+            yield workshop

@@ -33,7 +33,7 @@ def distill(workshop: Workshop, rounds: int) -> None:
         split = workshop.split(round, scored, pool, split)
         # Synthesise: complex variations of easy problems, similar ones to hard problems.
         variations = workshop.synthesise(round, split, problems)
-        accepted = workshop.curate(round, split, variations, pool, problems)
+        accepted = workshop.curate(round, split, variations, curated, problems)
         # Enrich the pool and the distillation set, fine-tune again, and look at the student anew.
         pool += workshop.accepted(accepted)
         curated.append(accepted)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,10 +28,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import yaml
 
 from fdd_ray.errors import ExperimentError
+from fdd_ray.nodes import MAX_BYTES, Node, compose, odd_integer, shorten
 
 S = TypeVar("S")
 _UNSET: Any = object()
 _LIMITS = ("ge", "gt", "le")
+_MOST_CHARACTERS = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def setting(
@@ -59,13 +64,6 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-class Node(NamedTuple):
-    """A piece of YAML: a scalar, a list of nodes or a mapping to nodes, and where it stands."""
-
-    value: Any
-    where: str
-
-
 def read_settings(cls: type[S], path: str | Path, overrides: Iterable[str] = ()) -> S:
     """The settings object that a YAML file and the overrides describe.
 
@@ -78,29 +76,45 @@ def read_settings(cls: type[S], path: str | Path, overrides: Iterable[str] = ())
         ExperimentError: With one line for each thing that is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ExperimentError(
             f"cannot read the experiment {path}: {error.strerror}; give the path of a YAML file"
         ) from error
+    if len(data) > MAX_BYTES:
+        raise ExperimentError(f"{path} has over {MAX_BYTES >> 10} KiB, so it is no experiment; give a YAML file")
+    try:
+        return parse_settings(cls, data.decode(), str(path), overrides)
     except UnicodeDecodeError as error:
         raise ExperimentError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    return parse_settings(cls, text, str(path), overrides)
 
 
 def parse_settings(cls: type[S], text: str, name: str = "<text>", overrides: Iterable[str] = ()) -> S:
     """Like `read_settings`, from a string; ``name`` stands in for the file name in messages."""
     problems: list[str] = []
-    root = _compose(text, name, problems)
+    root = compose(text, name, problems)
+    if root.value is None:
+        root = Node({}, root.where)
     if not isinstance(root.value, dict):
-        problems.append(f"{root.where}: an experiment is a mapping of settings, not {_named(root.value)}")
+        problems.append(
+            f"{root.where}: an experiment is a mapping of settings, not {_named(root.value)}; write key: value lines"
+        )
         root = Node({}, root.where)
     for override in overrides:
         _override(root, override, problems)
     result = _build(cls, root, "", problems)
     if problems:
-        raise ExperimentError("\n".join(problems))
+        raise ExperimentError("\n".join(_first(problems)))
     return typing.cast(S, result)
+
+
+def _first(problems: list[str]) -> list[str]:
+    """As many of the problems as people read, and how many more there are."""
+    ends = list(itertools.accumulate(len(problem) for problem in problems))
+    shown = max(1, sum(end <= _MOST_CHARACTERS for end in ends))
+    more = len(problems) - shown
+    return [*problems[:shown], *([f"and {more} more; correct these first"] if more else [])]
 
 
 def to_plain(value: Any) -> Any:
@@ -190,49 +204,27 @@ def _choices(annotation: Any) -> str:
     return ""
 
 
-def _compose(text: str, name: str, problems: list[str]) -> Node:
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ExperimentError(f"{name}:{line}: this is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"{name}: this is not YAML: {error}") from error
-    if tree is None:
-        return Node({}, f"{name}:1")
-    return _to_node(tree, name, problems)
-
-
-def _to_node(tree: yaml.Node, name: str, problems: list[str]) -> Node:
-    where = f"{name}:{tree.start_mark.line + 1}"
-    if isinstance(tree, yaml.MappingNode):
-        result: dict[str, Node] = {}
-        for key_node, value_node in tree.value:
-            key = str(key_node.value)
-            key_where = f"{name}:{key_node.start_mark.line + 1}"
-            if key in result:
-                problems.append(f"{key_where}: {key} is given twice (first at {result[key].where}); keep one")
-            child = _to_node(value_node, name, problems)
-            result[key] = Node(child.value, key_where)
-        return Node(result, where)
-    if isinstance(tree, yaml.SequenceNode):
-        return Node([_to_node(item, name, problems) for item in tree.value], where)
-    return Node(yaml.SafeLoader("").construct_object(tree), where)
-
-
 def _override(root: Node, text: str, problems: list[str]) -> None:
     key, equals, raw = text.partition("=")
-    where = f"--set {text}"
-    if not equals or not key.strip():
+    where = f"--set {shorten(text)}"
+    names = key.strip().split(".")
+    if not equals or not all(names):
         problems.append(f"{where}: write it as --set key=value, for example --set finetune.epochs=3")
         return
-    *parents, last = key.strip().split(".")
+    *parents, last = names
     target = root
-    for parent in parents:
-        if not isinstance(target.value.get(parent, Node({}, where)).value, dict):
-            target.value[parent] = Node({}, where)
-        target = target.value.setdefault(parent, Node({}, where))
-    target.value[last] = _relocate(_compose(raw or "null", where, problems), where)
+    for depth, parent in enumerate(parents, 1):
+        child = target.value.get(parent)
+        if child is not None and isinstance(child.value, list):
+            group = shorten(".".join(parents[:depth]))
+            problems.append(
+                f"{where}: {group} is a list, and --set cannot reach into it; give all of it: {group}=[...]"
+            )
+            return
+        if child is None or not isinstance(child.value, dict):
+            target.value[parent] = child = Node({}, where)
+        target = child
+    target.value[last] = _relocate(compose(raw, where, problems), where)
 
 
 def _relocate(node: Node, where: str) -> Node:
@@ -240,14 +232,17 @@ def _relocate(node: Node, where: str) -> Node:
         return Node({key: _relocate(item, where) for key, item in node.value.items()}, where)
     if isinstance(node.value, list):
         return Node([_relocate(item, where) for item in node.value], where)
-    return Node(node.value, where)
+    return node._replace(where=where)
 
 
 def _build(cls: type[Any], node: Node, path: str, problems: list[str]) -> Any:
     """An object of the settings class ``cls``, or None after noting what is wrong."""
     shown = path or "the experiment"
     if not isinstance(node.value, dict):
-        problems.append(f"{node.where}: {shown} is a group of settings, not {_named(node.value)}")
+        first = dataclasses.fields(cls)[0].name
+        problems.append(
+            f"{node.where}: {shown} is a group of settings, not {_named(node.value)}; give it as {{{first}: ..., ...}}"
+        )
         return None
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -256,7 +251,7 @@ def _build(cls: type[Any], node: Node, path: str, problems: list[str]) -> Any:
     for key, child in node.value.items():
         full = f"{path}.{key}" if path else key
         if key not in fields:
-            problems.append(f"{child.where}: {full} is not a setting; {_nearest(key, fields, path)}")
+            problems.append(f"{child.where}: {shorten(full)} is not a setting; {_nearest(key, cls, path)}")
             continue
         values[key] = _convert(hints[key], child, full, fields[key].metadata, problems)
     for name, field in fields.items():
@@ -287,7 +282,7 @@ def _convert(annotation: Any, node: Node, path: str, limits: Mapping[str, Any], 
         return _build(typing.cast(type, annotation), node, path, problems)
     if origin is Literal:
         if value in args and not isinstance(value, bool):
-            return value
+            return args[args.index(value)]  # 1.0 equals 1
         hint = difflib.get_close_matches(str(value), [str(arg) for arg in args], 1)
         near = f"; did you mean {hint[0]}?" if hint else ""
         allowed = ", ".join(map(str, args))
@@ -297,9 +292,9 @@ def _convert(annotation: Any, node: Node, path: str, limits: Mapping[str, Any], 
         return _convert_tuple(args, node, path, limits, problems)
     if origin is dict:
         if not isinstance(value, dict):
-            problems.append(f"{node.where}: {path} is a mapping, not {_named(value)}")
+            problems.append(f"{node.where}: {path} is a mapping, not {_named(value)}; give it as {{name: ...}}")
             return None
-        return {k: _convert(args[1], v, f"{path}.{k}", limits, problems) for k, v in value.items()}
+        return {k: _convert(args[1], v, f"{path}.{shorten(k)}", limits, problems) for k, v in value.items()}
     if annotation is Any:
         return _strip(node)
     return _convert_scalar(annotation, node, path, limits, problems)
@@ -327,20 +322,27 @@ def _convert_tuple(
 
 def _convert_scalar(annotation: Any, node: Node, path: str, limits: Mapping[str, Any], problems: list[str]) -> Any:
     value = node.value
+    if annotation is str and value is not None and node.text is not None:
+        value = node.text  # as it is written: 1.10 is not 1.1, and a revision such as 0123 or no is text
     if annotation is float and isinstance(value, str):
         with contextlib.suppress(ValueError):  # YAML 1.1 reads 1e-4 as text
             value = float(value)
     is_bool = isinstance(value, bool)
     if annotation is float and isinstance(value, int) and not is_bool:
-        value = float(value)
-    if annotation is str and isinstance(value, (int, float)) and not is_bool:
-        value = str(value)
+        with contextlib.suppress(OverflowError):  # stays an int, which is then out of range
+            value = float(value)
     if not isinstance(value, annotation) or (is_bool and annotation is not bool):
         words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         problems.append(f"{node.where}: {path} is {_named(value)}; it must be {words[annotation]}")
         return None
+    if isinstance(value, str) and (found := _CONTROL.search(value)):
+        problems.append(f"{node.where}: {path} has U+{ord(found[0]):04X} in it, a control character; remove it")
+        return None
+    if annotation in (int, float) and node.text is not None and odd_integer(node.text):
+        problems.append(f"{node.where}: {path} is {node.text}, which YAML reads as {node.value}; write {node.value}")
+        return None
     if annotation in (int, float) and not _within(value, limits):
-        problems.append(f"{node.where}: {path} is {value}; allowed: {_range(limits)}")
+        problems.append(f"{node.where}: {path} is {_named(value)}; allowed: {_range(limits)}")
         return None
     return value
 
@@ -358,10 +360,16 @@ def _range(limits: Mapping[str, Any]) -> str:
     return " and ".join(parts) or "a finite number"
 
 
-def _nearest(key: str, names: Iterable[str], path: str) -> str:
+def _nearest(key: str, cls: type[Any], path: str) -> str:
+    """What was perhaps meant by an unknown ``key`` of ``cls``."""
+    names = [field.name for field in dataclasses.fields(cls)]
     prefix = f"{path}." if path else ""
-    close = difflib.get_close_matches(key, list(names), 1, cutoff=0.5)
-    if close:
+    if close := difflib.get_close_matches(key[:100], names, 1, cutoff=0.75):
+        return f"did you mean {prefix}{close[0]}?"
+    inside = [item.key for item in describe(cls) if item.key.endswith(f".{key}")]
+    if inside:
+        return f"did you mean {' or '.join(prefix + name for name in inside[:3])}?"
+    if close := difflib.get_close_matches(key[:100], names, 1, cutoff=0.5):
         return f"did you mean {prefix}{close[0]}?"
     return f"allowed here: {', '.join(sorted(names))}"
 
@@ -373,7 +381,9 @@ def _named(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list"
-    return repr(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 64:
+        return "a number of absurd size"  # Python refuses to write out the largest
+    return repr(shorten(value)) if isinstance(value, str) else repr(value)
 
 
 def _strip(node: Node) -> Any:

@@ -279,7 +279,7 @@ class Workshop:
         return self.run.once("synthesise", round, depends_on, work)
 
     def curate(
-        self, round: int, split: Manifest, variations: Manifest, pool: Sequence[Problem], problems: Problems
+        self, round: int, split: Manifest, variations: Manifest, curated: Sequence[Manifest], problems: Problems
     ) -> Manifest:
         """Accept the variations that are agreed on, new, and in no benchmark."""
         settings = self.experiment.feedback
@@ -291,14 +291,18 @@ class Workshop:
         quotas = split.summary["wanted"]
 
         def work(folder: StageFolder) -> StageResult:
-            with self.reporter.stage(folder.label):
+            self._start_ray()
+            with self.reporter.stage(folder.label) as progress:
                 return curate.curate(
                     folder,
                     variations.outputs,
-                    pool=pool,
-                    benchmarks=problems.benchmarks,
+                    pool=[problems.seed_file],
+                    accepted=[path for manifest in curated for path in manifest.outputs],
+                    benchmarks=problems.benchmark_files,
                     settings=self.experiment.curate,
                     quotas=quotas,
+                    flow=self.experiment.flow,
+                    progress=progress,
                 )
 
         return self.run.once("curate", round, depends_on, work)

@@ -95,4 +95,4 @@ def test_a_pool_that_is_a_benchmark_stops_before_ray_starts(tmp_path: Path, caps
     sets = [f"storage={tmp_path}", "benchmarks={same: {format: tiny, split: pool, size: 300, seed: 1}}"]
     assert main(["run", str(job), *(part for text in sets for part in ("--set", text))]) == 3
     text = capsys.readouterr().err
-    assert "the pool has 0 usable problems" in text and "300 are also in a benchmark" in text
+    assert "the pool has 0 usable problems" in text and "300 are too close to a benchmark" in text

@@ -7,15 +7,16 @@ mean by "the same text".
 from __future__ import annotations
 
 from fdd_ray.curation.contamination import BenchmarkGuard, Contamination
-from fdd_ray.curation.duplicates import DuplicateIndex, DuplicateSettings, Finding
+from fdd_ray.curation.duplicates import DuplicateSettings, Entry, Finding, find_duplicates
 from fdd_ray.curation.folding import Folded, fold
 
 __all__ = [
     "BenchmarkGuard",
     "Contamination",
-    "DuplicateIndex",
     "DuplicateSettings",
+    "Entry",
     "Finding",
     "Folded",
+    "find_duplicates",
     "fold",
 ]

@@ -1,8 +1,8 @@
 """Keeps benchmark problems out of the pool, also when they come back with other numbers, names or sentences.
 
     >>> guard = BenchmarkGuard({"gsm8k": benchmark_problems})
-    >>> guard.check("Weng earns $30 an hour for babysitting. Yesterday, she just did 20 minutes of ...")
-    Contamination(reason='ngram', benchmark='gsm8k', problem_id='p-...', measure=24.0, span='earns $# an ...')
+    >>> guard.check("A new question that repeats most words of one of them ...")
+    Contamination(reason='ngram', benchmark='gsm8k', problem_id='p-...', measure=24.0, span='how many # ...')
 
 What is looked at, in this order: the id of the problem; its text, blind to case and punctuation; a run of
 ``ngram`` words; and the *containment*, the part of the question's runs of three words that one benchmark
@@ -11,8 +11,8 @@ masked in the last two. A rewording that keeps few words in place gets past all 
 can be shown to a judge.
 
 The defaults were chosen by looking at GSM8K: of its 7,473 training problems, 31 share ten number-masked
-words in a row with a test problem, and 9 reach a containment of 0.5,
-reach a containment of 0.5, of which all but one are among the 31.
+words in a row with a test problem, and 9 reach a containment of 0.5, of
+which all but one are among the 31.
 """
 
 from __future__ import annotations
@@ -199,7 +199,8 @@ class BenchmarkGuard:
         """The n-grams of all benchmark problems, made when they are first asked for."""
         masked = self.settings.masked if masked is None else masked
         if (size, masked) not in self._ngrams:
-            self._ngrams[size, masked] = Ngrams(self._corpus(masked), size)
+            most_masks = None if size == CONTAINMENT_WORDS else size // 2
+            self._ngrams[size, masked] = Ngrams(self._corpus(masked), size, most_masks=most_masks)
         return self._ngrams[size, masked]
 
     def _shares(self, encoded: Encoded, least: float) -> list[Share]:

@@ -12,6 +12,7 @@ compared word by word: two n-grams with one hash are never taken for each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -31,14 +32,15 @@ _NONE: Final[Ids] = np.empty(0, np.int64)
 
 
 class Encoded(NamedTuple):
-    """The words of a question as numbers.
+    """The words of a question, and how `Ngrams` looks them up.
 
     Attributes:
-        ids: For each word its number in the corpus; words that are in no text have negative numbers, each its
-            own.
+        words: The words.
+        ids: For each word its number in the corpus; -1 where no text has it.
         mixed: ``ids`` with their bits mixed, for hashing.
     """
 
+    words: Sequence[str]
     ids: Ids
     mixed: Hashes
 
@@ -99,6 +101,7 @@ class Corpus:
         size: How many texts.
         ids: The number of every word of all texts, one text after the other.
         text_of: For every word, the index of its text.
+        mixed: The mixed bits of each number and, last, of -1.
     """
 
     def __init__(self, texts: Iterable[Sequence[str]]) -> None:
@@ -111,14 +114,13 @@ class Corpus:
         self.size = len(lengths)
         self.ids = np.array(ids, np.int32)
         self.text_of = np.repeat(np.arange(self.size, dtype=np.int32), lengths)
+        self.mixed = _mixed(np.append(np.arange(len(self._known)), -1))
 
     def encode(self, words: Sequence[str]) -> Encoded:
         """The words of a question, as `Ngrams` wants them."""
-        known, strange = self._known, dict[str, int]()
-        ids = np.array(
-            [known[word] if word in known else strange.setdefault(word, -1 - len(strange)) for word in words], np.int64
-        )
-        return Encoded(ids, _mixed(ids))
+        number = self._known.get
+        ids = np.array([number(word, -1) for word in words], np.int64)
+        return Encoded(words, ids, self.mixed.take(ids, mode="wrap"))
 
 
 class Ngrams:
@@ -127,13 +129,17 @@ class Ngrams:
     Args:
         corpus: The texts.
         n: Words in an n-gram; texts of fewer words have none.
+        most_masks: N-grams with more masked numbers than this do not count: lists of numbers are all alike.
     """
 
-    def __init__(self, corpus: Corpus, n: int) -> None:
+    def __init__(self, corpus: Corpus, n: int, *, most_masks: int | None = None) -> None:
         self._corpus, self._n = corpus, n
         places = np.arange(max(len(corpus.ids) - n + 1, 0))
         places = places[corpus.text_of[places] == corpus.text_of[places + n - 1]]
-        hashes = _hashes(_mixed(corpus.ids), n)[places]
+        if most_masks is not None:
+            masks = np.append(0, (corpus.ids == corpus.encode(["#"]).ids).cumsum())
+            places = places[masks[places + n] - masks[places] <= most_masks]
+        hashes = _hashes(corpus.mixed[corpus.ids], n)[places]
         order = np.argsort(hashes, kind="stable")
         same_hash = hashes[order[1:]] == hashes[order[:-1]]
         same = self._same_words(places[order[1:]], places[order[:-1]])
@@ -144,12 +150,12 @@ class Ngrams:
         self._places = places[order].astype(np.int32)
         first = np.append(np.ones(min(len(order), 1), bool), ~same)  # at the first place of each n-gram
         self._hashes = hashes[order][first]
-        self._bounds = np.append(first.nonzero()[0], len(order))
+        self._bounds = np.append(first.nonzero()[0], len(order)).astype(np.int32)
         # The texts of each n-gram, each once however often the n-gram stands in it.
         text, gram = corpus.text_of[self._places], np.cumsum(first) - 1
         again = np.append(np.zeros(min(len(order), 1), bool), same & (text[1:] == text[:-1]))
         self._texts = text[~again]
-        self._text_bounds = np.searchsorted(gram[~again], np.arange(len(self._hashes) + 1))
+        self._text_bounds = np.searchsorted(gram[~again], np.arange(len(self._hashes) + 1)).astype(np.int32)
         self._distinct = np.bincount(self._texts, minlength=corpus.size)
 
     def has_run(self, question: Encoded) -> bool:
@@ -192,17 +198,17 @@ class Ngrams:
                 few words that everybody uses make no text like another.
         """
         _, grams = self._find(question)
-        if len(grams) < least * at_least_ngrams:
+        fewest = max(math.ceil(least * at_least_ngrams - 1e-9), 1)
+        if len(grams) < fewest:
             return []
         grams.sort()
         grams = grams[np.append(True, grams[1:] != grams[:-1])]
         _, entries = _spread(self._text_bounds[grams], self._text_bounds[grams + 1])
         common = np.bincount(self._texts[entries], minlength=self._corpus.size)
-        texts = (common >= least * at_least_ngrams).nonzero()[0]
+        texts = (common >= fewest).nonzero()[0]
         if not len(texts):
             return []
-        ids = question.ids.tolist()
-        asked = len(set(zip(*(ids[offset:] for offset in range(self._n)), strict=False)))
+        asked = len(set(zip(*(question.words[offset:] for offset in range(self._n)), strict=False)))
         share = common[texts] / np.maximum(np.minimum(self._distinct[texts], asked), at_least_ngrams)
         enough = (share >= least).nonzero()[0]
         order = enough[np.lexsort((texts[enough], -share[enough]))] if len(enough) else enough
@@ -255,7 +261,7 @@ def _hashes(values: Hashes, n: int) -> Hashes:
     return result[:-1] * _MULTIPLIER + values[n - 1 :] if n % 2 else result
 
 
-def _spread(low: Ids, high: Ids) -> tuple[Ids, Ids]:
+def _spread(low: npt.NDArray[np.integer], high: npt.NDArray[np.integer]) -> tuple[Ids, Ids]:
     """All numbers of the ranges ``low`` to ``high`` (exclusive), and for each the index of its range."""
     counts = high - low
     which = np.arange(len(counts)).repeat(counts)

@@ -13,7 +13,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from fdd_ray.engines.base import EngineSettings, Reply, Sampling
 from fdd_ray.prompts import Message
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 EXIT_ENGINE_DEAD = 70
 
 
+@runtime_checkable
+class Checkable(Protocol):
+    """An engine that can say whether what stands behind it serves."""
+
+    async def check(self) -> tuple[str, ...]:
+        """What the user should know; raises `fdd_ray.engines.base.EndpointError` if it does not serve."""
+        ...
+
+
 class EngineActor:
     """One engine of a role; made a Ray actor by `fdd_ray.engines.fleet`.
 
@@ -31,16 +40,25 @@ class EngineActor:
         settings: The role's settings.
         on_gpu: Whether this actor was given GPUs.
         weights: What to load first.
+        limits: With an endpoint, the actor that keeps its limits.
     """
 
-    def __init__(self, settings: EngineSettings, on_gpu: bool, weights: str) -> None:
+    def __init__(self, settings: EngineSettings, on_gpu: bool, weights: str, limits: Any = None) -> None:
         self._weights = weights
-        self._engine = _build(settings, on_gpu, weights)
+        self._engine = _build(settings, on_gpu, weights, limits)
         self._reloading = asyncio.Lock()
 
     async def ready(self) -> int:
         """Returns (the process id) once the engine is loaded."""
         return os.getpid()
+
+    async def check(self) -> tuple[str, ...]:
+        """Once the engine serves: what the user should know of it. An endpoint is asked something to find out.
+
+        Raises:
+            EndpointError: If the endpoint does not serve the model.
+        """
+        return await self._engine.check() if isinstance(self._engine, Checkable) else ()
 
     async def generate(self, weights: str, messages: Sequence[Message], sampling: Sampling) -> Reply:
         """Completions for one chat, by the weights asked for."""
@@ -60,7 +78,12 @@ class EngineActor:
         _end_children()
 
 
-def _build(settings: EngineSettings, on_gpu: bool, weights: str) -> Engine:
+def _build(settings: EngineSettings, on_gpu: bool, weights: str, limits: Any) -> Engine:
+    if settings.endpoint is not None:
+        from fdd_ray.engines.limits import RemoteLimits
+        from fdd_ray.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(settings, RemoteLimits(limits))
     if settings.engine == "simulated":
         from fdd_ray.engines.simulated import SimulatedEngine
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from fdd_ray.engines.endpoint import check_endpoint_settings
 from fdd_ray.errors import EngineError, ExperimentError
 from fdd_ray.prompts import Message
 from fdd_ray.settings import setting
 from fdd_ray.tiny import model_path
+
+_HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +24,28 @@ class EngineSettings:
 
     model: str = setting(
         help="A Hugging Face model folder or hub id; tiny://teacher and tiny://student are the shipped miniatures."
+        " With an endpoint: the model's name there."
     )
+    endpoint: str | None = setting(
+        None,
+        "Base URL of an OpenAI-compatible endpoint that serves the model, such as https://api.example.com/v1;"
+        " default: vLLM serves it on this cluster.",
+    )
+    api_key_env: str | None = setting(
+        "OPENAI_API_KEY",
+        "Name of the environment variable that holds the endpoint's key, set where Ray's nodes start; null sends none.",
+    )
+    answers_as: str | None = setting(
+        None, "The name an endpoint gives the model in its replies, where that is not the name it is asked by."
+    )
+    requests_per_minute: float | None = setting(
+        None, "Most requests that all replicas together send to the endpoint in a minute; default: no limit.", gt=0
+    )
+    tokens_per_minute: float | None = setting(
+        None, "Most prompt and completion tokens of all replicas together in a minute; default: no limit.", gt=0
+    )
+    prompt_price: float = setting(0.0, "Price of a million prompt tokens, in the currency of your bill.", ge=0)
+    completion_price: float = setting(0.0, "Price of a million completion tokens.", ge=0)
     engine: Literal["vllm", "simulated"] = setting(
         "vllm", "What runs the model; simulated runs none, for harnesses (see fdd_ray.engines.simulated)."
     )
@@ -31,7 +57,9 @@ class EngineSettings:
     gpus_per_replica: int | None = setting(
         None, "GPUs of one engine; default: tensor_parallel if the cluster has GPUs, otherwise 0 (CPU).", ge=0
     )
-    cpus_per_replica: float = setting(1.0, "Logical CPUs one engine reserves.", ge=0)
+    cpus_per_replica: float | None = setting(
+        None, "Logical CPUs one engine reserves; default: 1, or 0.1 with an endpoint.", ge=0
+    )
     threads: int = setting(1, "CPU threads of one engine that runs without a GPU.", ge=1)
     tensor_parallel: int = setting(1, "GPUs that share one copy of the model.", ge=1)
     resources: dict[str, float] = setting(
@@ -42,7 +70,9 @@ class EngineSettings:
         "auto", "Precision of the weights; auto is the model's own on a GPU and float32 on a CPU."
     )
     max_model_len: int | None = setting(None, "Longest prompt plus completion, in tokens; default: the model's.", ge=1)
-    max_num_seqs: int = setting(256, "Completions one engine works on at once.", ge=1)
+    max_num_seqs: int = setting(
+        256, "Completions one engine works on at once; with an endpoint, requests one replica has in flight.", ge=1
+    )
     kv_cache_mib: int | None = setting(
         None, "Key-value cache of one engine in MiB; default: vLLM's choice on a GPU, 256 on a CPU.", ge=1
     )
@@ -56,7 +86,9 @@ class EngineSettings:
     engine_args: dict[str, Any] = setting(factory=dict, help="Further vLLM engine arguments, passed on as they are.")
     max_restarts: int = setting(5, "How often a dead engine is started again.", ge=0)
     start_deadline_s: float = setting(1800.0, "Seconds until the first replicas must serve.", gt=0)
-    request_deadline_s: float = setting(900.0, "Seconds until a single request must be answered.", gt=0)
+    request_deadline_s: float = setting(
+        900.0, "Seconds until a single request must be answered; waiting for a rate limit is not counted.", gt=0
+    )
     request_tries: int = setting(4, "How often a request is tried before its row is set down as failed.", ge=1)
 
     def __post_init__(self) -> None:
@@ -67,6 +99,18 @@ class EngineSettings:
                 f"gpus_per_replica is {self.gpus_per_replica} but tensor_parallel is {self.tensor_parallel};"
                 " an engine uses one GPU for each tensor-parallel rank"
             )
+        check_endpoint_settings(self)
+
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs one engine reserves."""
+        if self.cpus_per_replica is not None:
+            return self.cpus_per_replica
+        return 1.0 if self.endpoint is None else 0.1
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What tokens cost by the prices given, in the currency of the prices."""
+        return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +134,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One completion as an engine returns it; ``finish`` is ``stop`` or ``length``."""
+    """One completion as an engine returns it; ``finish`` is ``stop``, or ``length`` if it was cut off."""
 
     text: str
     finish: str
@@ -126,6 +170,16 @@ class PromptTooLong(RequestError):
     reason = "prompt_too_long"
 
 
+class ContentFiltered(RequestError):
+    """The endpoint refuses to answer this prompt, or withholds its answer."""
+
+    reason = "content_filter"
+
+
+class EndpointError(EngineError):
+    """An endpoint did not serve a request. Its engine has made all tries, so nobody else tries again."""
+
+
 class Asker(Protocol):
     """What a row function sees of the engines of a role."""
 
@@ -134,7 +188,7 @@ class Asker(Protocol):
 
         Raises:
             RequestError: If this request cannot be served.
-            EngineError: If no engine could serve it within its tries and deadline.
+            EngineError: If no engine could serve it within its tries and deadline; asking later may help.
         """
         ...
 
@@ -143,19 +197,59 @@ def resolve_model(model: str) -> str:
     """The folder or hub id behind the name of a model; ``tiny://`` names are looked up in the package.
 
     Raises:
-        ExperimentError: If a folder is named that holds no model.
+        ExperimentError: If a folder is named that holds no model, or it can be neither folder nor hub id.
     """
     scheme, found, name = model.partition("://")
     if found and scheme == "tiny":
         if name not in ("teacher", "student"):
             raise ExperimentError(f"model {model!r}: the tiny world has tiny://teacher and tiny://student")
         return str(model_path(name))  # type: ignore[arg-type]
+    if found:
+        _check_scheme(model, scheme)
+        return model
     looks_local = model.startswith((".", "/", "~"))
-    path = Path(model).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ExperimentError(f"model {model!r}: {path} has no config.json; give a Hugging Face model folder")
-        return str(path.resolve())
+    path = Path(os.path.expanduser(model))
+    try:
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise ExperimentError(f"model {model!r}: {path} has no config.json; give a Hugging Face model folder")
+            return str(path.resolve())
+        if path.exists():
+            raise ExperimentError(f"model {model!r} is a file; give the folder that it is in, in Hugging Face format")
+    except OSError as error:
+        raise ExperimentError(
+            f"model {model!r}: cannot read {error.filename}: {error.strerror}; check the path and your rights to it"
+        ) from error
     if looks_local:
-        raise ExperimentError(f"model {model!r}: there is no such folder")
+        raise ExperimentError(f"model {model!r}: there is no such folder; check the path (relative to {Path.cwd()})")
+    if not _HUB_ID.fullmatch(model):
+        raise ExperimentError(
+            f"model {model!r}: there is no such folder, and a hub id is owner/name; check it (relative to {Path.cwd()})"
+        )
     return model
+
+
+def check_model(settings: EngineSettings) -> None:
+    """See that a role's model is one, as far as its files on this machine tell.
+
+    Raises:
+        ExperimentError: With what is wrong and what to do.
+    """
+    from fdd_ray.engines.folders import check_model_folder
+
+    if settings.engine != "vllm" or settings.endpoint is not None:
+        return
+    path = os.path.expanduser(settings.model)
+    folder = Path(path if os.path.isdir(path) else resolve_model(settings.model))
+    if folder.is_dir():
+        check_model_folder(folder, trust_remote_code=settings.trust_remote_code, engine_args=settings.engine_args)
+
+
+def _check_scheme(model: str, scheme: str) -> None:
+    """Refuse a URL of no known kind, such as a mistyped tiny://."""
+    from fsspec import available_protocols
+
+    if scheme not in available_protocols():
+        raise ExperimentError(
+            f"model {model!r}: {scheme}:// is no kind of URL that is known; give a folder, a hub id or tiny://student"
+        )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import random
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fdd_ray.engines.base import EngineSettings, Reply, RequestError, Sampling
+from fdd_ray.engines.base import EndpointError, EngineSettings, Reply, RequestError, Sampling
 from fdd_ray.errors import EngineError
 from fdd_ray.prompts import Message
 
@@ -31,6 +32,10 @@ class Fleet:
         role: ``teacher`` or ``student``; part of the actors' names.
         settings: The role's settings.
         run_id: Tells runs on one cluster apart; part of the actors' names.
+
+    Attributes:
+        weights: What answers.
+        notes: What the user should know of the endpoint, once `wait` has returned.
     """
 
     def __init__(self, role: str, settings: EngineSettings, run_id: str) -> None:
@@ -39,6 +44,8 @@ class Fleet:
         self._run_id = run_id
         self._actors: list[Any] = []
         self.weights = settings.model
+        self.notes: tuple[str, ...] = ()
+        self._limiter: Any = None
 
     @property
     def started(self) -> bool:
@@ -56,7 +63,7 @@ class Fleet:
         gpus = self.gpus_per_replica()
         actor_class = ray.remote(EngineActor)
         options: dict[str, Any] = {
-            "num_cpus": self.settings.cpus_per_replica,
+            "num_cpus": self.settings.cpus,
             "num_gpus": gpus,
             "resources": dict(self.settings.resources),
             "namespace": NAMESPACE,
@@ -69,8 +76,13 @@ class Fleet:
             options["label_selector"] = dict(self.settings.label_selector)
         # The job's id keeps apart two drivers of one run, of which the first is still being cleaned up.
         prefix = f"{self._run_id}-{ray.get_runtime_context().get_job_id()}-{self.role}"
+        if self.settings.endpoint is not None:
+            # Kept, because an actor ends with its last handle, and engines that die drop theirs.
+            self._limiter = self._limits()
         self._actors = [
-            actor_class.options(name=f"{prefix}-{i}", **options).remote(self.settings, gpus > 0, self.weights)
+            actor_class.options(name=f"{prefix}-{i}", **options).remote(
+                self.settings, gpus > 0, self.weights, self._limiter
+            )
             for i in range(self.settings.replicas[1])
         ]
 
@@ -78,9 +90,30 @@ class Fleet:
         """GPUs of one engine on this cluster."""
         import ray
 
+        if self.settings.endpoint is not None:
+            return 0
         if self.settings.gpus_per_replica is not None:
             return self.settings.gpus_per_replica
         return self.settings.tensor_parallel if ray.cluster_resources().get("GPU", 0) > 0 else 0
+
+    def _limits(self) -> Any:
+        """The actor that keeps the endpoint's limits: one for each endpoint, for as long as the driver lives."""
+        import ray
+
+        from fdd_ray.engines.limits import Limits
+
+        endpoint = f"{self.settings.endpoint} {self.settings.api_key_env}".encode()
+        job = ray.get_runtime_context().get_job_id()
+        name = f"{self._run_id}-{job}-limits-{hashlib.blake2b(endpoint, digest_size=4).hexdigest()}"
+        actor_class = ray.remote(Limits).options(
+            name=name,
+            namespace=NAMESPACE,
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=_MAX_CALLS,
+        )
+        return actor_class.remote(self.settings.requests_per_minute, self.settings.tokens_per_minute)
 
     def wait(self, report: Callable[[str], None]) -> None:
         """Wait until the smallest allowed number of engines serves.
@@ -94,7 +127,7 @@ class Fleet:
         import ray
 
         need = self.settings.replicas[0]
-        waiting = {actor.ready.remote(): actor for actor in self._actors}
+        waiting = {actor.check.remote(): actor for actor in self._actors}
         begun = time.monotonic()
         ready = 0
         while ready < need:
@@ -102,12 +135,14 @@ class Fleet:
             for reference in done:
                 actor = waiting.pop(reference)
                 try:
-                    ray.get(reference)
+                    self.notes = ray.get(reference)
                     ready += 1
                 except ray.exceptions.ActorUnavailableError:  # it is being started again
                     time.sleep(_BACK_OFF_S)
-                    waiting[actor.ready.remote()] = actor
+                    waiting[actor.check.remote()] = actor
                 except ray.exceptions.RayError as error:
+                    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, EndpointError):
+                        raise EngineError(f"{self.role}: {error.cause}") from None
                     if ready + len(waiting) < need:
                         raise EngineError(
                             f"a {self.role} engine ({self.weights}) did not start: {_cause(error)};"
@@ -124,8 +159,9 @@ class Fleet:
                 )
             if ready < need:
                 free = _shown(ray.available_resources())
+                at = f" at {self.settings.endpoint}" if self.settings.endpoint is not None else ""
                 report(
-                    f"waiting for the {self.role} engine: {ready} of {need} serve after {waited:.0f} s"
+                    f"waiting for the {self.role} engine{at}: {ready} of {need} serve after {waited:.0f} s"
                     f" (each needs {self._demand()}; free now: {free})"
                 )
 
@@ -149,7 +185,7 @@ class Fleet:
 
     def _demand(self) -> str:
         parts = {
-            "CPU": self.settings.cpus_per_replica,
+            "CPU": self.settings.cpus,
             "GPU": self.gpus_per_replica(),
             **self.settings.resources,
         }
@@ -212,17 +248,19 @@ class FleetClient:
         """
         from ray.exceptions import RayActorError, RayTaskError
 
+        # An engine that asks an endpoint keeps the deadline itself, for it knows when a request was sent.
+        deadline_s = self.settings.request_deadline_s if self.settings.endpoint is None else None
         trouble = "no engine was free"
         for attempt in range(self.settings.request_tries):
             lane = await self._pick()
             lane.in_flight += 1
             try:
                 reference = lane.actor.generate.remote(self.weights, list(messages), sampling)
-                async with asyncio.timeout(self.settings.request_deadline_s):
+                async with asyncio.timeout(deadline_s):
                     reply: Reply = await reference
                 return reply
             except RayTaskError as error:
-                if isinstance(error.cause, RequestError):
+                if isinstance(error.cause, (RequestError, EndpointError)):
                     raise error.cause from None
                 trouble = f"the engine failed: {_cause(error)}"
             except RayActorError as error:

@@ -11,7 +11,7 @@ with it; `load_problems` returns both. Nothing heavy is imported before somethin
 
 from fdd_ray.problems.annotations import AnnotationProgram, annotation_program
 from fdd_ray.problems.gsm8k import calculator_annotations
-from fdd_ray.problems.load import LoadedProblems, load_problems
+from fdd_ray.problems.load import LoadedProblems, load_problems, read_problems
 from fdd_ray.problems.source import SourceSettings
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "annotation_program",
     "calculator_annotations",
     "load_problems",
+    "read_problems",
 ]

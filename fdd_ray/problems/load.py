@@ -85,7 +85,7 @@ def load_problems(settings: Sequence[SourceSettings], *, seed: int, name: str) -
     for position, source in enumerate(settings):
         kept, rejected = len(problems), len(rejections)
         try:
-            with closing(_outcomes(source)) as stream:
+            with closing(read_problems(source)) as stream:
                 rows: Iterable[Problem | Rejection] = stream
                 if source.shuffle:
                     rows = list(stream)
@@ -99,8 +99,8 @@ def load_problems(settings: Sequence[SourceSettings], *, seed: int, name: str) -
     return LoadedProblems(tuple(problems.values()), tuple(rejections), read, duplicates)
 
 
-def _outcomes(source: SourceSettings) -> Generator[Problem | Rejection]:
-    """Everything in one source, as its reader yields it."""
+def read_problems(source: SourceSettings) -> Generator[Problem | Rejection]:
+    """Everything in one source, as its reader yields it, repeated questions too; close it if not read to its end."""
     if source.format == "hub":
         yield from read_hub(source)
     elif source.format == "tiny":

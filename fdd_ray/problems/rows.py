@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from fdd_ray import nodes
 from fdd_ray.problems.numbers import canonical_number
 from fdd_ray.records import Problem, Rejection
 
 MAX_CHARACTERS: Final = 20_000
 _DETAIL_CHARACTERS: Final = 160
+_MOST_COLUMNS: Final = 12
 # All of C0 and C1 and DEL, but tab, line feed and carriage return.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
@@ -75,8 +77,7 @@ def cell(row: Mapping[str, object], column: str) -> object:
     value: object = row
     for part in column.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            names = ", ".join(sorted(map(str, row))) or "none"
-            raise BadRow("missing_column", f"no column {column!r}; the columns are: {names}")
+            raise BadRow("missing_column", f"no column {column!r}; the columns are: {listed(map(str, row))}")
         value = value[part]
     return value
 
@@ -142,6 +143,18 @@ def described(value: object) -> str:
     if isinstance(value, str):
         return ascii(value[:_DETAIL_CHARACTERS])
     return ascii(value)
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Names of columns for a message; what they hold is not ours, so it is made printable."""
+    names = sorted(columns)
+    more = f" and {len(names) - _MOST_COLUMNS} more" if len(names) > _MOST_COLUMNS else ""
+    return ", ".join(map(nodes.shorten, names[:_MOST_COLUMNS])) + more or "none"
+
+
+def not_text(cells: Iterable[str]) -> bool:
+    """Whether cells hold bytes that are no UTF-8, or NUL, as text in another encoding does."""
+    return any(_SURROGATE.search(cell) or "\0" in cell for cell in cells)
 
 
 def shorten(text: str) -> str:

@@ -7,9 +7,23 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import IO
 
 from fdd_ray.errors import ProblemsError
+from fdd_ray.nodes import printable
 from fdd_ray.problems.files import MAX_LINE_BYTES, json_lines, numbered_lines
 from fdd_ray.problems.numbers import canonical_answer
-from fdd_ray.problems.rows import BadRow, Fields, Row, RowFunction, answer_of, cell, outcomes, question_of, text_of
+from fdd_ray.problems.rows import (
+    BadRow,
+    Fields,
+    Row,
+    RowFunction,
+    answer_of,
+    cell,
+    listed,
+    not_text,
+    outcomes,
+    question_of,
+    shorten,
+    text_of,
+)
 from fdd_ray.problems.source import FIELDS
 from fdd_ray.records import Problem, Rejection
 
@@ -60,10 +74,14 @@ def needed_columns(columns: Mapping[str, str], present: Collection[str], name: s
         top = column if column in present else column.split(".")[0]
         if top in present:
             needed.append(top)
+            if (times := list(present).count(top)) > 1:
+                raise ProblemsError(
+                    f"{name} has the column {top!r} {times} times; write it again with one of that name"
+                )
         elif field in columns or field != "solution":
             raise ProblemsError(
-                f"{name} has no column {column!r} for the {field}; it has {', '.join(sorted(present))}: "
-                f"say which one to take, for example columns: {{{field}: {min(present, default='text')}}}"
+                f"{name} has no column {column!r} for the {field}; it has {listed(present)}: "
+                f"say which one to take, for example columns: {{{field}: {listed([min(present, default='text')])}}}"
             )
     return list(dict.fromkeys(needed))
 
@@ -100,6 +118,8 @@ def _csv_rows(file: IO[bytes], name: str, columns: Mapping[str, str]) -> Iterato
             continue
         if header is None:
             header = [value.strip() for value in values]
+            if not_text(header):
+                raise ProblemsError(f"{name}: the header is no UTF-8 text; save it as UTF-8, with commas between cells")
             needed_columns(columns, header, name)
         elif len(values) != len(header):
             yield first, BadRow("cell_count", f"{len(values)} cells under {len(header)} columns")
@@ -113,7 +133,7 @@ def _parquet_rows(file: IO[bytes], name: str, columns: Mapping[str, str]) -> Ite
 
     number = 0
     try:
-        table = pq.ParquetFile(file)
+        table = pq.ParquetFile(file, page_checksum_verification=True)
         needed = needed_columns(columns, table.schema_arrow.names, name)
         for batch in table.iter_batches(_BATCH_ROWS, columns=needed):
             for index in range(batch.num_rows):
@@ -122,7 +142,10 @@ def _parquet_rows(file: IO[bytes], name: str, columns: Mapping[str, str]) -> Ite
                     yield number, {column: batch[column][index].as_py() for column in needed}
                 except UnicodeDecodeError as error:
                     yield number, BadRow("not_utf8", f"byte {error.start + 1} of a cell")
+                except (OverflowError, ValueError) as error:  # a time that Python has no object for
+                    yield number, BadRow("wrong_type", f"a cell has no usable value: {error}")
     except (pa.ArrowException, OSError) as error:
+        why = shorten(printable(str(error)))
         raise ProblemsError(
-            f"{name} is not a readable Parquet file: {error}; check the format or write it again"
+            f"{name} is not a readable Parquet file: {why}; check the format or write it again"
         ) from error

@@ -8,6 +8,7 @@ the word ``{question}`` in it stands for the problem. ``default`` is written for
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from fdd_ray.records import Kind, Origin
 PROMPTS = ("solve_program", "solve_chain", "complex", "similar", "student_program", "student_chain")
 # Needed only where the option that asks them is on: feedback.bridge_after, decontaminate.judge.
 OPTIONAL_PROMPTS = ("bridge", "judge")
+_MAX_BYTES = 256 << 10
 _PROBLEM_TAG = re.compile(r"<problem>(.*?)(?:</problem>|\Z)", re.DOTALL)
 _LABEL = re.compile(r"^\s*(?:\*\*)?(?:new |similar |harder )?(?:problem|question)(?:\*\*)?\s*:(?:\*\*)?\s*", re.I)
 
@@ -86,21 +88,37 @@ def load_prompts(name: str) -> PromptSet:
         ExperimentError: If a file is missing or forgets ``{question}``.
     """
     folder = Path(__file__).parent / name if re.fullmatch(r"[a-z_]+", name) else Path(name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ExperimentError(f"prompts: there is no prompt set {name!r}; use default, tiny or a folder's path")
     texts = {}
     for prompt in (*PROMPTS, *OPTIONAL_PROMPTS):
         path = folder / f"{prompt}.txt"
-        if not path.is_file():
+        if not os.path.lexists(path):
             if prompt in OPTIONAL_PROMPTS:
                 continue
             raise ExperimentError(f"prompts: {path} is missing; a prompt set has {', '.join(PROMPTS)} (.txt)")
-        texts[prompt] = path.read_text(encoding="utf-8").removesuffix("\n")
+        texts[prompt] = _read(path).removesuffix("\n")
         if "{question}" not in texts[prompt]:
             raise ExperimentError(f"prompts: {path} does not contain {{question}}; the problem goes there")
         if prompt == "judge" and "{other}" not in texts[prompt]:
             raise ExperimentError(f"prompts: {path} does not contain {{other}}; the benchmark problem goes there")
     return PromptSet(name, texts)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ExperimentError(
+            f"prompts: cannot read {path}: {error.strerror}; check the file and your rights"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"prompts: {path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    if len(data) > _MAX_BYTES:
+        raise ExperimentError(f"prompts: {path} has over {_MAX_BYTES >> 10} KiB, too much for a prompt; shorten it")
+    return text.replace("\r\n", "\n")
 
 
 def read_new_problem(reply: str) -> str | None:

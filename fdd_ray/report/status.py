@@ -6,12 +6,16 @@ Works on a run that is live, dead or finished, local or on an object store.
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from fdd_ray.errors import StoreError
 from fdd_ray.store import files
+from fdd_ray.store.lease import read_holder
 from fdd_ray.store.ledger import read_ledger
-from fdd_ray.store.run import EXPERIMENT, Manifest, read_manifest, round_name
+from fdd_ray.store.manifest import EXPERIMENT, STARTED, Manifest, read_manifest, round_name
+from fdd_ray.store.spent import rows_in_parts, spent
 
 STAGES = ("problems", "rationales", "split", "synthesise", "curate", "finetune", "score")
 _POOL = "pool"
@@ -25,7 +29,10 @@ def read_status(directory: str) -> dict[str, Any]:
         round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
         the new problems later), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
         ``n``; 95 % Wilson intervals); ``base``: the untouched student's ``accuracy``; ``stages``: every
-        stage that was begun, in order, with ``done``, ``seconds``, ``counts`` and ``tokens``.
+        stage that was begun, in order, with ``done``, ``seconds``, ``counts`` and ``tokens``, or, while it is
+        not done, ``rows_written`` (counted in its parts); ``driver``: who drives the run or drove it last
+        (``alive``, ``host``, ``pid``, ``since`` and ``last_sign`` in seconds since 1970; null if nobody did);
+        ``spent``: see `fdd_ray.store.spent.Spent`.
 
     Raises:
         StoreError: If there is no run at ``directory``.
@@ -33,27 +40,51 @@ def read_status(directory: str) -> dict[str, Any]:
     directory = files.absolute(directory)
     if not files.exists(files.join(directory, EXPERIMENT)):
         raise StoreError(f"there is no run at {directory}; give the folder of a run, such as runs/tiny")
-    written = _rows_written(directory)
     stages: list[dict[str, Any]] = []
-    base = _stage(directory, None, "score", stages, written)
+    base = _stage(directory, None, "score", stages)
     rounds = []
     number = 0
     while True:
-        found = {stage: _stage(directory, number, stage, stages, written) for stage in STAGES}
+        found = {stage: _stage(directory, number, stage, stages) for stage in STAGES}
         if not any(entry["round"] == number for entry in stages):
             break
         rounds.append(_round(number, found))
         number += 1
-    return {"rounds": rounds, "base": {"accuracy": _accuracy(base)}, "stages": stages}
+    return {
+        "rounds": rounds,
+        "base": {"accuracy": _accuracy(base)},
+        "stages": stages,
+        "driver": _driver(directory),
+        "spent": dataclasses.asdict(spent(directory)),
+    }
 
 
-def _stage(
-    directory: str,
-    round: int | None,
-    stage: str,
-    stages: list[dict[str, Any]],
-    written: dict[tuple[str, int | None], int],
-) -> Manifest | None:
+def driver_line(status: Mapping[str, Any], now: float | None = None) -> str:
+    """Whether a driver is at work on a run, and when it last gave a sign, in one line."""
+    driver = status["driver"]
+    if driver["pid"] is None:
+        return "no driver has the run"
+    who = f"process {driver['pid']} on {driver['host']}"
+    ago = (now or time.time()) - driver["last_sign"]
+    return f"{who} {'drives the run' if driver['alive'] else 'drove the run and is gone'}; last sign {ago:.0f} s ago"
+
+
+def _driver(directory: str) -> dict[str, Any]:
+    """Who drives the run, by its lease, and when it last gave a sign."""
+    holder = read_holder(directory)
+    times = [float(event.get("time", 0)) for event in read_ledger(directory)[-1:]]
+    if holder is None:
+        return {"alive": False, "host": None, "pid": None, "since": None, "last_sign": max(times, default=None)}
+    return {
+        "alive": holder.seems_alive(),
+        "host": holder.host,
+        "pid": holder.pid,
+        "since": holder.since,
+        "last_sign": max(holder.renewed, *times),
+    }
+
+
+def _stage(directory: str, round: int | None, stage: str, stages: list[dict[str, Any]]) -> Manifest | None:
     manifest = read_manifest(directory, round, stage)
     if manifest is not None:
         stages.append(
@@ -66,8 +97,10 @@ def _stage(
                 "tokens": dict(manifest.tokens),
             }
         )
-    elif files.exists(files.join(directory, round_name(round), stage, "started.json")):
-        stages.append({"stage": stage, "round": round, "done": False, "rows_written": written.get((stage, round), 0)})
+        return manifest
+    folder = files.join(directory, round_name(round), stage)
+    if files.exists(files.join(folder, STARTED)):
+        stages.append({"stage": stage, "round": round, "done": False, "rows_written": rows_in_parts(folder)})
     return manifest
 
 
@@ -91,12 +124,3 @@ def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
 
 def _accuracy(scored: Manifest | None) -> dict[str, Any]:
     return dict(scored.summary["accuracy"]) if scored else {}
-
-
-def _rows_written(directory: str) -> dict[tuple[str, int | None], int]:
-    rows: dict[tuple[str, int | None], int] = {}
-    for event in read_ledger(directory):
-        if event["event"] == "part written":
-            key = (str(event["stage"]), event["round"])
-            rows[key] = rows.get(key, 0) + int(event["rows"])
-    return rows

@@ -2,32 +2,32 @@
 
 A path is a local path or any fsspec URL (``s3://bucket/run``). Nothing is ever seen half-written: a
 local file is written under a temporary name, flushed to disk and renamed; an object store makes an
-object visible only once its upload is whole.
+object visible only once its upload is whole. A file is therefore never changed in place, and a hard
+link to it keeps its content for good.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import posixpath
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fdd_ray.errors import StoreError
+from fdd_ray.store.access import explained, filesystem_of, is_local
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # Rows of a Parquet row group: what `read_rows` has to read at the least.
 _ROW_GROUP = 2048
-
-
-def is_local(path: str) -> bool:
-    """Whether ``path`` lies on a file system of this machine."""
-    return "://" not in path or path.startswith("file://")
+_CHUNK = 1 << 24
 
 
 def join(path: str, *parts: str) -> str:
@@ -40,41 +40,68 @@ def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path)) if is_local(path) else path.rstrip("/")
 
 
-def _filesystem(path: str) -> tuple[Any, str]:
-    import fsspec
+def write_bytes(path: str, data: bytes) -> None:
+    """Write a whole file durably, replacing an older one in one step."""
+    with explained("write", path):
+        if not is_local(path):
+            filesystem, inner = filesystem_of(path)
+            filesystem.pipe_file(inner, data)
+            return
+        with _temporary(path, data) as temporary:
+            temporary.replace(path)
 
-    return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
+
+def create_bytes(path: str, data: bytes) -> bool:
+    """Write a whole file only if there is none at ``path``; whether it was written.
+
+    Of several callers at most one is told that it was: local disks and stores with conditional puts
+    (S3) see to that. Elsewhere two that come within the same moment may both be told so; read the
+    file again after a while to see whose it is.
+    """
+    with explained("write", path):
+        if not is_local(path):
+            filesystem, inner = filesystem_of(path)
+            try:
+                filesystem.pipe_file(inner, data, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # S3 answers a lost race with 409 or 412, which s3fs does not map to FileExistsError.
+                if exists(path):
+                    return False
+                raise error
+            return True
+        with _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)  # unlike a rename, a link never replaces what is there
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links
+                try:
+                    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                except FileExistsError:
+                    return False
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+        return True
 
 
 @contextlib.contextmanager
-def _explained(action: str, path: str) -> Iterator[None]:
+def _temporary(path: str, data: bytes) -> Iterator[Path]:
+    """A flushed file with ``data`` beside a local ``path``; gone again at the end."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise StoreError(
-            f"cannot {action} {path}: {why}; check that the place exists, has room and may be written"
-        ) from error
-
-
-def write_bytes(path: str, data: bytes) -> None:
-    """Write a whole file durably, replacing an older one in one step."""
-    with _explained("write", path):
-        if not is_local(path):
-            filesystem, inner = _filesystem(path)
-            filesystem.pipe_file(inner, data)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str, value: Any) -> None:
@@ -88,25 +115,32 @@ def write_table(path: str, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP)
+    pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def append_line(path: str, line: str) -> None:
-    """Append one line to a local file and flush it to disk."""
-    with _explained("append to", path):
+    """Append one line to a local file and flush it to disk; what a failed append wrote is taken back."""
+    with explained("append to", path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "ab") as file:
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            data = line.encode() + b"\n"
+            try:
+                while data:
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
 
 
 def read_bytes(path: str) -> bytes | None:
     """The content of a file, or None if there is none."""
     try:
-        with _explained("read", path):
-            filesystem, inner = _filesystem(path)
+        with explained("read", path):
+            filesystem, inner = filesystem_of(path)
             return bytes(filesystem.cat_file(inner))
     except StoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
@@ -122,7 +156,9 @@ def read_json(path: str) -> Any | None:
     try:
         return json.loads(data)
     except ValueError as error:
-        raise StoreError(f"{path} is torn or not JSON ({error}); restore it, or remove it and run again") from error
+        raise StoreError(
+            f"{path} is torn or not JSON ({error}); restore it from a copy, or remove it and run again"
+        ) from error
 
 
 def read_tables(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -140,8 +176,8 @@ def read_tables(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str] 
         schema = pa.schema([schema.field(name) for name in columns])
     tables = [schema.empty_table()]
     for path in paths:
-        with _parquet(path) as file:
-            tables.append(pq.read_table(file, columns=schema.names).cast(schema))
+        with open_parquet(path) as file:
+            tables.append(pq.read_table(file, columns=schema.names, page_checksum_verification=True).cast(schema))
     return pa.concat_tables(tables)
 
 
@@ -149,8 +185,8 @@ def read_rows(path: str, start: int, stop: int, schema: pa.Schema) -> pa.Table:
     """Rows ``start`` to ``stop`` (exclusive) of a Parquet file, reading only the row groups they are in."""
     import pyarrow.parquet as pq
 
-    with _parquet(path) as file:
-        parquet = pq.ParquetFile(file)
+    with open_parquet(path) as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
         groups, first, skipped = [], 0, 0
         for group in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
@@ -167,47 +203,149 @@ def count_rows(path: str) -> int:
     """How many rows a Parquet file has, from its footer."""
     import pyarrow.parquet as pq
 
-    with _parquet(path) as file:
+    with open_parquet(path) as file:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 @contextlib.contextmanager
-def _parquet(path: str) -> Iterator[Any]:
+def open_parquet(path: str) -> Iterator[Any]:
     """An open Parquet file; what turns out to be wrong with it while it is read is named."""
     import pyarrow as pa
 
-    filesystem, inner = _filesystem(path)
     try:
-        with _explained("read", path), filesystem.open(inner, "rb") as file:
-            yield file
+        with explained("read", path):
+            filesystem, inner = filesystem_of(path)
+            with filesystem.open(inner, "rb") as file:
+                yield file
     except (pa.ArrowInvalid, pa.ArrowKeyError, ValueError) as error:
-        raise StoreError(
-            f"{path} is not the Parquet file it should be ({error}); it was torn or changed by hand:"
-            " restore it, or remove its stage's folder and run again"
-        ) from error
+        raise StoreError(f"{path} {_NO_PARQUET} ({error}); {_RESTORE}") from error
+    except StoreError as error:
+        # Arrow reports a page that is torn in its middle as an OSError without a number.
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno is None and is_local(path):
+            raise StoreError(f"{path} {_NO_PARQUET} ({cause}); {_RESTORE}") from cause
+        raise
+
+
+_NO_PARQUET = "is not the Parquet file it should be"
+_RESTORE = "it was torn or changed by hand: restore it, or do its stage again with fdd-ray run ... --from-stage STAGE"
+
+
+def whole_table(path: str) -> bool:
+    """Whether a Parquet file can be read to its end, every page with the checksum it was written with.
+
+    Raises:
+        StoreError: If it cannot be reached at all.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = read_bytes(path)
+    if data is None:
+        return False
+    try:
+        pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
 
 
 def exists(path: str) -> bool:
     """Whether there is a file or folder at ``path``."""
-    filesystem, inner = _filesystem(path)
-    return bool(filesystem.exists(inner))
+    with explained("look at", path):
+        filesystem, inner = filesystem_of(path)
+        return bool(filesystem.exists(inner))
 
 
 def list_names(path: str, suffix: str = "") -> list[str]:
     """The sorted names of the files in a folder that end in ``suffix``; none if there is no folder."""
-    filesystem, inner = _filesystem(path)
-    with contextlib.suppress(FileNotFoundError):
-        names = (entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(inner, detail=True))
-        return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
-    return []
+    return sorted(name for name in _entries(path) if name.endswith(suffix))
+
+
+def sizes(path: str, skip: Sequence[str] = ()) -> dict[str, int]:
+    """The size in bytes of every file in a folder and below it, by path relative to the folder.
+
+    Args:
+        path: The folder; none gives no files.
+        skip: Names of files and folders directly in it that are left out. Hidden ones always are.
+    """
+    found: dict[str, int] = {}
+    for name, entry in _entries(path).items():
+        if name in skip:
+            continue
+        if entry["type"] == "directory":
+            found |= {f"{name}/{below}": size for below, size in sizes(join(path, name)).items()}
+        else:
+            found[name] = int(entry["size"])
+    return found
+
+
+def _entries(path: str) -> dict[str, Any]:
+    with explained("list", path), contextlib.suppress(FileNotFoundError):
+        filesystem, inner = filesystem_of(path)
+        named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in filesystem.ls(inner, detail=True))
+        return {name: entry for name, entry in named if name and not name.startswith(".")}
+    return {}
+
+
+def digest(path: str) -> str:
+    """A hash of a file's content (blake2b, 16 bytes, in hex)."""
+    result = hashlib.blake2b(digest_size=16)
+    with explained("read", path):
+        filesystem, inner = filesystem_of(path)
+        with filesystem.open(inner, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                result.update(chunk)
+    return result.hexdigest()
+
+
+def copy(source: str, target: str) -> None:
+    """Copy a file; on one local disk by a hard link, for a file is never changed in place."""
+    with explained("copy to", target):
+        if is_local(source) and is_local(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            Path(target).unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # another disk, or one without hard links
+                shutil.copy2(source, target)
+            return
+        filesystem, inner = filesystem_of(source)
+        other, place = filesystem_of(target)
+        if filesystem is other:
+            filesystem.copy(inner, place)
+            return
+        if is_local(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        with filesystem.open(inner, "rb") as source_file, other.open(place, "wb") as target_file:
+            shutil.copyfileobj(source_file, target_file, _CHUNK)
+
+
+def rename(source: str, target: str) -> None:
+    """Move a file or a folder to a place where nothing is; in one step on local disks, file by file elsewhere."""
+    with explained("move to", target):
+        if is_local(source):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(source, target)
+            return
+        filesystem, inner = filesystem_of(source)
+        filesystem.mv(inner, filesystem_of(target)[1], recursive=bool(filesystem.isdir(inner)))
 
 
 def remove(path: str) -> None:
     """Remove a file, or a folder with all in it; nothing happens if there is none."""
-    with _explained("remove", path):
-        filesystem, inner = _filesystem(path)
+    with explained("remove", path):
+        filesystem, inner = filesystem_of(path)
         if filesystem.exists(inner):
             filesystem.rm(inner, recursive=True)
+
+
+def remove_litter(path: str) -> None:
+    """Remove the temporary files that a kill left in a local folder."""
+    if is_local(path):
+        with explained("tidy", path):
+            for litter in Path(path).glob(".*.tmp"):
+                litter.unlink(missing_ok=True)
 
 
 def concat_lines(paths: Iterable[str]) -> Iterator[str]:

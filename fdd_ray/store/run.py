@@ -1,12 +1,17 @@
 """A run directory: every stage is done once, and its manifest, written last, says that it is done.
 
+    with Run("runs/tiny") as run:
+        done = run.once("rationales", 0, depends_on, work)
+
     runs/tiny/
       experiment.yaml          the resolved experiment
+      lease/                   who drives the run
       ledger/*.jsonl           what happened, in order
       base/score/              the untouched student on the benchmarks
       round-00/rationales/     part-*.parquet, manifest.json
       round-00/finetune/       manifest.json, student/ (Hugging Face format)
       round-01/...
+      superseded/<time>/...    stages that were set aside to be done anew
 
 A stage is a function of its settings, its inputs and the seed. These are kept in its manifest; when
 they no longer match, the stage is refused and the settings that changed are named.
@@ -14,89 +19,59 @@ they no longer match, the stage is refused and the settings that changed are nam
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
 import json
+import os
+import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fdd_ray import __version__
 from fdd_ray.errors import StoreError
-from fdd_ray.settings import changed_keys
-from fdd_ray.store import files
+from fdd_ray.store import aside, content, files
+from fdd_ray.store.fork import read_fork
+from fdd_ray.store.lease import Lease
 from fdd_ray.store.ledger import Ledger
+from fdd_ray.store.manifest import (
+    EXPERIMENT,
+    MANIFEST,
+    STARTED,
+    Counts,
+    FileRecord,
+    Manifest,
+    StageResult,
+    Usage,
+    count_outcomes,
+    fingerprint,
+    merge_counts,
+    read_manifest,
+    read_started,
+    refuse_changes,
+    round_name,
+    stage_label,
+    to_manifest,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MANIFEST = "manifest.json"
-EXPERIMENT = "experiment.yaml"
-BASE = "base"
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """What became of the rows that a stage read: ``rows == kept + sum(rejected) + failed``."""
-
-    rows: int = 0
-    kept: int = 0
-    rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    failed: int = 0
-
-    def check(self, where: str) -> None:
-        """Raise unless every row is accounted for."""
-        total = self.kept + sum(self.rejected.values()) + self.failed
-        if total != self.rows:
-            raise StoreError(
-                f"{where}: {self.rows} rows went in, but {self.kept} kept + {sum(self.rejected.values())} rejected"
-                f" + {self.failed} failed = {total}; rows were lost or doubled, do not use this stage's output"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class StageResult:
-    """What a stage hands to its manifest.
-
-    Attributes:
-        counts: The accounting of its rows.
-        parts: File names of its main output, relative to the stage's folder.
-        tokens: Prompt and completion tokens by role (``teacher``, ``student``).
-        summary: Anything else worth keeping; plain JSON values.
-    """
-
-    counts: Counts
-    parts: tuple[str, ...] = ()
-    tokens: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
-    summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """A finished stage, as its manifest tells it."""
-
-    stage: str
-    round: int | None
-    path: str
-    fingerprint: str
-    depends_on: Mapping[str, Any]
-    counts: Counts
-    parts: tuple[str, ...]
-    tokens: Mapping[str, Mapping[str, int]]
-    summary: Mapping[str, Any]
-    seconds: float
-    reused: bool = False
-
-    @property
-    def label(self) -> str:
-        """How the stage is called in progress lines and messages."""
-        return stage_label(self.stage, self.round)
-
-    @property
-    def outputs(self) -> list[str]:
-        """Full paths of the stage's parts."""
-        return [files.join(self.path, name) for name in self.parts]
+__all__ = [
+    "EXPERIMENT",
+    "Counts",
+    "FileRecord",
+    "Manifest",
+    "Run",
+    "StageFolder",
+    "StageResult",
+    "Usage",
+    "count_outcomes",
+    "merge_counts",
+    "read_manifest",
+    "round_name",
+    "stage_label",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +94,7 @@ class StageFolder:
 
     def parts(self) -> list[str]:
         """Names of the Parquet parts that are there; each of them is whole."""
-        return [name for name in files.list_names(self.path, ".parquet") if name.startswith("part-")]
+        return [name for name in files.list_names(self.path, ".parquet") if content.is_part(name)]
 
     def write(self, name: str, table: pa.Table) -> str:
         """Write a table into the folder and return its full path."""
@@ -127,33 +102,83 @@ class StageFolder:
         return self.file(name)
 
     def note(self, event: str, **fields: Any) -> None:
-        """Append an event of this stage to the ledger."""
+        """Append an event of this stage to the ledger.
+
+        Raises:
+            StoreError: Also when another driver took the run, so that a stage that notes what it wrote ends.
+        """
         self.ledger.append(event, stage=self.name, round=self.round, **fields)
 
 
 class Run:
-    """One run directory, opened to be worked on.
+    """One run directory, opened to be worked on by one driver at a time; a context manager.
+
+    Inside ``with``, the run's lease is held; outside of it, `once` takes it for the length of the call.
 
     Args:
         directory: A local path or fsspec URL; it is made if it does not exist.
         announce: Told of each stage that is reused (a `Manifest`), for progress lines.
         experiment: The resolved experiment as YAML. It is written down when the run is new and when a
             stage begins, so a command that is refused leaves what is written as it was.
+        say: Told in words of what else people should know: waiting for a lease, copying stages.
     """
 
     def __init__(
-        self, directory: str, announce: Callable[[Manifest], None] | None = None, experiment: str = ""
+        self,
+        directory: str,
+        announce: Callable[[Manifest], None] | None = None,
+        experiment: str = "",
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.directory = files.absolute(directory)
-        self.ledger = Ledger(self.directory)
+        self._say = say or (lambda text: None)
+        self._lease = Lease(self.directory, self._say)
+        self.ledger = Ledger(self.directory, self._lease.check_known)
         self._experiment = experiment.encode()
-        if experiment and not files.exists(files.join(self.directory, EXPERIMENT)):
-            self._write_experiment()
         self._announce = announce or (lambda manifest: None)
+        self._told_of_fork = False
+        self._fork = read_fork(self.directory)
+
+    def __enter__(self) -> Run:
+        before = self._lease.take()
+        try:
+            self._check_experiment()
+            if self._experiment and not files.exists(files.join(self.directory, EXPERIMENT)):
+                self._write_experiment()
+            known = before is not None or bool(files.list_names(files.join(self.directory, "ledger")))
+            self.ledger.append(
+                "run resumed" if known else "run started",
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+            )
+        except BaseException:
+            self._lease.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        reason = "finished" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
+        with contextlib.suppress(StoreError):  # must not hide what ended the run
+            why = {"error": f"{kind.__name__}: {error}"[:500]} if kind is not None and reason == "failed" else {}
+            self.ledger.append("run ended", reason=reason, **why)
+        self._lease.release()
 
     def folder(self, round: int | None, stage: str) -> StageFolder:
         """The folder of a stage; ``round`` None means the base student."""
         return StageFolder(stage, round, files.join(self.directory, round_name(round), stage), self.ledger)
+
+    def set_aside(self, argument: str) -> list[str]:
+        """Set a stage and all that follow aside, so that they are done anew; see `fdd_ray.store.aside`.
+
+        Returns:
+            The stages that were set aside, such as ``rationales:0``.
+
+        Raises:
+            StoreError: If there is no such stage.
+        """
+        with self._leased():
+            return aside.set_aside(self.directory, argument, self.ledger.append)
 
     def once(
         self,
@@ -167,52 +192,117 @@ class Run:
         Args:
             stage: Name of the stage.
             round: Its round; None for the base student.
-            depends_on: Settings, seed and inputs (fingerprints of manifests) it is a function of.
+            depends_on: Settings, seed and inputs (fingerprints of manifests, under ``inputs``) it is a
+                function of.
             work: Does the stage. What it wrote is only believed once it returned.
 
         Raises:
-            StoreError: If the stage was done with other settings, or does not account for its rows.
+            StoreError: If the stage was done with other settings, its files were changed since, it does not
+                account for its rows, or another driver has the run.
         """
-        folder = self.folder(round, stage)
-        depends_on = json.loads(json.dumps(depends_on))
+        with self._leased():
+            folder = self.folder(round, stage)
+            depends_on = json.loads(json.dumps(depends_on))
+            done = self._done(folder, depends_on)
+            if done is not None:
+                self._announce(done)
+                return done
+            return self._do(folder, depends_on, work)
+
+    def _done(self, folder: StageFolder, depends_on: Mapping[str, Any]) -> Manifest | None:
+        """The manifest of a stage that is done here, or in the run that this one was forked from."""
+        stage, round = folder.name, folder.round
         done = read_manifest(self.directory, round, stage)
         if done is not None:
-            _refuse_changes(done, depends_on, folder.label)
-            self._announce(done)
+            refuse_changes(done, depends_on, stage, round)
+            content.verify(done)
             return done
-        started = read_started(folder)
+        started = read_started(folder.path)
         if started is not None and folder.parts():  # without parts nothing was paid for: begin anew
-            _refuse_changes(started, depends_on, folder.label)
-        fingerprint = _fingerprint(stage, round, depends_on)
+            refuse_changes(started, depends_on, stage, round)
+        if started is not None or self._fork is None:
+            return None
+        self._lease.check(folder.label)
+        copied = self._fork.take(folder.path, stage, round, fingerprint(stage, round, depends_on))
+        if copied is not None:
+            folder.note("stage copied", source=self._fork.source)
+        elif not self._told_of_fork:
+            self._told_of_fork = True
+            why = self._fork.differs(stage, round, depends_on)
+            self._say(f"{folder.label}: the first stage that is not copied from {self._fork.source}: {why}")
+        return copied
+
+    def _do(
+        self, folder: StageFolder, depends_on: Mapping[str, Any], work: Callable[[StageFolder], StageResult]
+    ) -> Manifest:
+        stage, round = folder.name, folder.round
+        mark = fingerprint(stage, round, depends_on)
+        if folder.parts() and not files.exists(folder.file(STARTED)):
+            raise StoreError(
+                f"{folder.path} has parts, but no {STARTED} that says what they were made with; restore it, or move"
+                " the folder away and run the same command again"
+            )
+        self._lease.check(folder.label)
+        self._check_experiment()
         self._write_experiment()
-        files.write_json(
-            folder.file("started.json"),
-            {"fingerprint": fingerprint, "depends_on": depends_on, "version": __version__},
-        )
-        folder.note("stage started", fingerprint=fingerprint)
-        begun = time.monotonic()
+        content.set_torn_parts_aside(folder.path, folder.note)
+        begun, clock = time.time(), time.monotonic()
+        started = {"fingerprint": mark, "depends_on": depends_on, "begun": begun, "version": __version__}
+        files.write_json(folder.file(STARTED), started)
+        folder.note("stage started", fingerprint=mark)
         result = work(folder)
         result.counts.check(folder.label)
+        records = content.record_files(folder.path)
+        content.check_parts(folder.label, result.parts, records)
         manifest = {
             "stage": stage,
             "round": round,
-            "fingerprint": fingerprint,
+            "fingerprint": mark,
             "depends_on": depends_on,
             "counts": dataclasses.asdict(result.counts),
             "parts": list(result.parts),
             "tokens": result.tokens,
+            "usage": None if result.usage is None else dataclasses.asdict(result.usage),
             "summary": result.summary,
-            "seconds": round_seconds(time.monotonic() - begun),
+            "files": {name: dataclasses.asdict(record) for name, record in records.items()},
+            "begun": begun,
+            "seconds": round_seconds(time.monotonic() - clock),
             "version": __version__,
         }
+        self._lease.check(folder.label)
         files.write_json(folder.file(MANIFEST), manifest)
-        folder.note(
-            "stage finished",
-            counts=manifest["counts"],
-            tokens=manifest["tokens"],
-            seconds=manifest["seconds"],
-        )
-        return _to_manifest(folder.path, manifest)
+        folder.note("stage finished", **{key: manifest[key] for key in ("counts", "tokens", "usage", "seconds")})
+        return to_manifest(folder.path, manifest)
+
+    @contextlib.contextmanager
+    def _leased(self) -> Iterator[None]:
+        if self._lease.held:
+            self._lease.check_known(self.directory)
+            yield
+            return
+        self._lease.take()
+        try:
+            yield
+        finally:
+            self._lease.release()
+
+    def _check_experiment(self) -> None:
+        """Refuse to work in a directory whose experiment was torn, rather than write over it."""
+        import yaml
+
+        path = files.join(self.directory, EXPERIMENT)
+        data = files.read_bytes(path)
+        if data is None:
+            return
+        try:
+            whole = isinstance(yaml.safe_load(data), dict)
+        except (yaml.YAMLError, UnicodeDecodeError):
+            whole = False
+        if not whole:
+            raise StoreError(
+                f"{path} is torn: it is no YAML of settings; restore it, or remove it and run the same command again,"
+                " which writes it anew"
+            )
 
     def _write_experiment(self) -> None:
         path = files.join(self.directory, EXPERIMENT)
@@ -223,93 +313,3 @@ class Run:
 def round_seconds(seconds: float) -> float:
     """Seconds with the precision that is worth keeping."""
     return round(seconds, 2)
-
-
-def stage_label(stage: str, round: int | None) -> str:
-    """How a stage is called in progress lines and messages."""
-    return f"{stage} of the base" if round is None else f"round {round} {stage}"
-
-
-def count_outcomes(tally: Mapping[tuple[str, str], int]) -> Counts:
-    """The account of rows that were counted by (outcome, reason)."""
-    return Counts(
-        rows=sum(tally.values()),
-        kept=sum(n for (outcome, _), n in tally.items() if outcome == "kept"),
-        rejected=dict(sorted((reason, n) for (outcome, reason), n in tally.items() if outcome == "rejected")),
-        failed=sum(n for (outcome, _), n in tally.items() if outcome == "failed"),
-    )
-
-
-def round_name(round: int | None) -> str:
-    """The folder of a round; None means the base student."""
-    return BASE if round is None else f"round-{round:02d}"
-
-
-def read_manifest(directory: str, round: int | None, stage: str) -> Manifest | None:
-    """The manifest of a finished stage, or None."""
-    folder = files.join(directory, round_name(round), stage)
-    content = files.read_json(files.join(folder, MANIFEST))
-    return None if content is None else _to_manifest(folder, content, reused=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Started:
-    """A stage that was begun but has no manifest yet."""
-
-    depends_on: Mapping[str, Any]
-
-
-def read_started(folder: StageFolder) -> Started | None:
-    """What a half-done stage was begun with, or None."""
-    content = files.read_json(folder.file("started.json"))
-    return None if content is None else Started(content["depends_on"])
-
-
-def merge_counts(parts: list[Counts]) -> Counts:
-    """The sum of several accounts."""
-    rejected: Counter[str] = Counter()
-    for part in parts:
-        rejected.update(part.rejected)
-    return Counts(
-        sum(part.rows for part in parts),
-        sum(part.kept for part in parts),
-        dict(sorted(rejected.items())),
-        sum(part.failed for part in parts),
-    )
-
-
-def _to_manifest(folder: str, content: Mapping[str, Any], reused: bool = False) -> Manifest:
-    try:
-        return Manifest(
-            stage=content["stage"],
-            round=content["round"],
-            path=folder,
-            fingerprint=content["fingerprint"],
-            depends_on=content["depends_on"],
-            counts=Counts(**content["counts"]),
-            parts=tuple(content["parts"]),
-            tokens=content["tokens"],
-            summary=content["summary"],
-            seconds=content["seconds"],
-            reused=reused,
-        )
-    except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"{files.join(folder, MANIFEST)} is no manifest of this version ({error}); use a new run directory"
-        ) from error
-
-
-def _refuse_changes(done: Manifest | Started, depends_on: Mapping[str, Any], label: str) -> None:
-    changes = changed_keys(done.depends_on, depends_on)
-    if changes:
-        word = "done" if isinstance(done, Manifest) else "begun"
-        raise StoreError(
-            f"{label} was {word} with other settings: {'; '.join(changes[:5])}"
-            f"{f' and {len(changes) - 5} more' if len(changes) > 5 else ''}."
-            " Put them back, or give the run another name (--set name=...)"
-        )
-
-
-def _fingerprint(stage: str, round: int | None, depends_on: Mapping[str, Any]) -> str:
-    text = json.dumps([stage, round, depends_on], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -29,12 +29,16 @@ def read_examples(paths: Iterable[str]) -> list[Example]:
     import pyarrow.parquet as pq
 
     examples: list[Example] = []
-    columns = schema_of(Example).names
+    schema = schema_of(Example)
+    columns = schema.names
     for path in paths:
         try:
             filesystem, name = fsspec.core.url_to_fs(path)
-            examples += from_table(pq.read_table(name, filesystem=filesystem, columns=columns), Example)
-        except (OSError, pa.ArrowInvalid, pa.ArrowKeyError, TypeError) as error:
+            table = pq.read_table(name, filesystem=filesystem, columns=columns)
+            if other := [f.name for f in table.schema if f.type != schema.field(f.name).type]:
+                raise TypeError(f"the column {other[0]} is {table.schema.field(other[0]).type}")
+            examples += from_table(table, Example)
+        except (OSError, ValueError, ImportError, pa.ArrowKeyError, TypeError) as error:
             raise TrainingError(
                 f"cannot read the examples in {path}: {error}; it must be a Parquet file with the columns "
                 f"{', '.join(columns)} that every worker can reach"

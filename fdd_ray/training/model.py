@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fdd_ray.errors import TrainingError
+from fdd_ray.errors import FddError, TrainingError
 from fdd_ray.prompts import prepare_tokenizer
 from fdd_ray.training.packing import IGNORED, Batch, collate
 
@@ -21,28 +23,52 @@ def load_student(path: str, *, dtype: torch.dtype, packing: bool, trust_remote_c
     """A student and its tokenizer from a Hugging Face directory or hub id.
 
     Raises:
-        TrainingError: If it is no decoder-only model, or cannot mask attention as packing needs it.
+        TrainingError: If it cannot be loaded, is no decoder-only model, has no end token, or cannot mask
+            attention as packing needs it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    if config.is_encoder_decoder:
-        raise TrainingError(f"{path} is an encoder-decoder model; fine-tuning takes decoder-only students")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation="sdpa" if packing else None,
-            trust_remote_code=trust_remote_code,
+    with _explained(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        if config.is_encoder_decoder:
+            raise TrainingError(f"{path} is an encoder-decoder model; fine-tuning takes decoder-only students")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                path,
+                dtype=dtype,
+                attn_implementation="sdpa" if packing else None,
+                trust_remote_code=trust_remote_code,
+            )
+        except ValueError as error:
+            if "attn_implementation" not in str(error) and "scaled_dot_product" not in str(error):
+                raise
+            raise _no_packing(path, error) from error
+        if packing:
+            check_packing(model, path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise TrainingError(
+            f"the tokenizer of {path} has no end token, so a student could not learn to stop; set eos_token in its"
+            " tokenizer_config.json"
         )
-    except ValueError as error:
-        if "attn_implementation" not in str(error) and "scaled_dot_product" not in str(error):
-            raise
-        raise _no_packing(path, error) from error
-    if packing:
-        check_packing(model, path)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     return model, prepare_tokenizer(tokenizer)
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say that the student could not be loaded. A RuntimeError goes on: a device that failed may be tried again."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except FddError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:400]
+        raise TrainingError(
+            f"cannot load the student {path}: {type(error).__name__}: {why}; every training worker must reach it: a"
+            " hub id needs the network, or a download beforehand (hf download) and its folder as student.model"
+        ) from error
 
 
 def check_packing(model: Any, name: str) -> None:

@@ -94,3 +94,33 @@ def test_a_slice_of_a_file_is_read_across_row_groups(root: str, start: int, stop
     assert files.count_rows(f"{root}/a.parquet") == 5000
     found = files.read_rows(f"{root}/a.parquet", start, stop, table.schema)
     assert found.column("a").to_pylist() == list(range(start, min(stop, 5000)))
+
+
+def test_of_many_that_create_a_file_at_once_one_does(root: str) -> None:
+    for number in range(30):
+        start, made = threading.Barrier(8), []
+
+        def create(name: str, start: threading.Barrier = start, made: list[str] = made, number: int = number) -> None:
+            start.wait()
+            if files.create_bytes(f"{root}/{number}/lease.json", name.encode()):
+                made.append(name)
+
+        contenders = [threading.Thread(target=create, args=(str(n),)) for n in range(8)]
+        for contender in contenders:
+            contender.start()
+        for contender in contenders:
+            contender.join()
+        assert len(made) == 1
+        assert files.read_bytes(f"{root}/{number}/lease.json") == made[0].encode()
+        assert files.list_names(f"{root}/{number}") == ["lease.json"]
+
+
+def test_a_disk_without_hard_links_creates_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert files.create_bytes(str(tmp_path / "a"), b"1")
+    assert not files.create_bytes(str(tmp_path / "a"), b"2")
+    files.copy(str(tmp_path / "a"), str(tmp_path / "b" / "c"))
+    assert (tmp_path / "b" / "c").read_bytes() == b"1"

@@ -16,6 +16,7 @@ COUNTS = Counts(3, 1, {"wrong": 1}, 1)
 def _work(calls: list[str]) -> object:
     def work(folder: StageFolder) -> StageResult:
         calls.append(folder.path)
+        folder.write("part-0.parquet", pa.table({"id": ["x"]}))
         return StageResult(COUNTS, ("part-0.parquet",), {"teacher": {"prompt": 5}}, {"x": 1})
 
     return work
@@ -70,7 +71,10 @@ def test_a_stage_that_wrote_nothing_may_begin_anew_with_other_settings(tmp_path:
     with pytest.raises(RuntimeError):
         run.once("problems", 0, {"pool": [{"path": "onw.jsonl"}]}, broken)
     run.once("problems", 0, {"pool": [{"path": "own.jsonl"}]}, _work([]))  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match=r"pool\[0\]\.path: 'own\.jsonl' -> 'other\.jsonl'\. Put"):
+    with pytest.raises(
+        StoreError,
+        match=r"pool\[0\]\.path: 'own\.jsonl' -> 'other\.jsonl'\. Put.*--from-stage problems:0.*--fork NEW_RUN",
+    ):
         run.once("problems", 0, {"pool": [{"path": "other.jsonl"}]}, _work([]))  # type: ignore[arg-type]
 
 
