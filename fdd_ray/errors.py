@@ -58,3 +58,9 @@ class DependencyError(FddError, ImportError):
     """An optional package that the experiment asks for is not installed."""
 
     exit_code = 8
+
+
+class BudgetError(FddError, RuntimeError):
+    """The budget is used up; everything that was finished is written, and the run can go on."""
+
+    exit_code = 9

@@ -129,7 +129,7 @@ def test_more_rounds_may_be_added_but_finished_work_not_changed(golden: tuple[st
 def test_status_and_report_print_the_run(golden: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", golden[0], "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
-    assert set(status) == {"rounds", "base", "stages"}
+    assert set(status) == {"rounds", "base", "stages", "driver", "spent"}
     assert main(["report", golden[0]]) == 0
     text = capsys.readouterr().out
     assert "in_distribution % [95 %]" in text and "synthesise" in text

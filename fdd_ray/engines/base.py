@@ -84,7 +84,7 @@ class EngineSettings:
         None, "Run vLLM inside the actor's own process instead of one beside it; default: only on a CPU."
     )
     engine_args: dict[str, Any] = setting(factory=dict, help="Further vLLM engine arguments, passed on as they are.")
-    max_restarts: int = setting(5, "How often a dead engine is started again.", ge=0)
+    max_restarts: int = setting(20, "How often a dead engine is started again.", ge=0)
     start_deadline_s: float = setting(1800.0, "Seconds until the first replicas must serve.", gt=0)
     request_deadline_s: float = setting(
         900.0, "Seconds until a single request must be answered; waiting for a rate limit is not counted.", gt=0

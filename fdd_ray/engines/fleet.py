@@ -7,6 +7,7 @@ request to the engine with the fewest requests in flight, and on to another when
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import random
@@ -23,6 +24,7 @@ NAMESPACE = "fdd_ray"
 _BACK_OFF_S = 1.0
 _CLOSE_S = 10.0
 _MAX_CALLS = 4096
+_SUSPECT_FROM = 2  # engines that died with a request before it is asked without other suspects
 
 
 class Fleet:
@@ -238,9 +240,17 @@ class FleetClient:
     settings: EngineSettings
     actors: tuple[Any, ...]
     _lanes: list[_Lane] = dataclasses.field(default_factory=list, init=False, repr=False)
+    _suspects: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.role, self.weights, self.settings, self.actors)
 
     async def ask(self, messages: Sequence[Message], sampling: Sampling) -> Reply:
         """Completions for one chat, from the engine with the fewest requests in flight.
+
+        An engine that dies takes all its requests with it, and one of them may be the cause. One that was
+        there twice is a suspect: suspects are asked one after the other, so that whichever kills engines
+        soon runs out of tries, and the others do not.
 
         Raises:
             RequestError: If the request itself cannot be served; it is not tried again.
@@ -251,27 +261,38 @@ class FleetClient:
         # An engine that asks an endpoint keeps the deadline itself, for it knows when a request was sent.
         deadline_s = self.settings.request_deadline_s if self.settings.endpoint is None else None
         trouble = "no engine was free"
+        deaths = 0
         for attempt in range(self.settings.request_tries):
-            lane = await self._pick()
-            lane.in_flight += 1
             try:
-                reference = lane.actor.generate.remote(self.weights, list(messages), sampling)
-                async with asyncio.timeout(deadline_s):
-                    reply: Reply = await reference
-                return reply
+                async with self._suspects if deaths >= _SUSPECT_FROM else contextlib.nullcontext():
+                    return await self._ask_once(messages, sampling, deadline_s)
             except RayTaskError as error:
                 if isinstance(error.cause, (RequestError, EndpointError)):
                     raise error.cause from None
                 trouble = f"the engine failed: {_cause(error)}"
             except RayActorError as error:
-                lane.lost()
+                deaths += 1
                 trouble = f"the engine died: {_cause(error)}"
             except TimeoutError:
                 trouble = f"no answer within {self.settings.request_deadline_s:.0f} s"
-            finally:
-                lane.in_flight -= 1
             await asyncio.sleep(_BACK_OFF_S * 2**attempt * random.uniform(0.5, 1.5))
         raise EngineError(f"{self.role}: gave up after {self.settings.request_tries} tries: {trouble}")
+
+    async def _ask_once(self, messages: Sequence[Message], sampling: Sampling, deadline_s: float | None) -> Reply:
+        from ray.exceptions import RayActorError
+
+        lane = await self._pick()
+        lane.in_flight += 1
+        try:
+            reference = lane.actor.generate.remote(self.weights, list(messages), sampling)
+            async with asyncio.timeout(deadline_s):
+                reply: Reply = await reference
+            return reply
+        except RayActorError:
+            lane.lost()
+            raise
+        finally:
+            lane.in_flight -= 1
 
     async def _pick(self) -> _Lane:
         """The serving engine with the fewest requests in flight; waits for one if none serves."""

@@ -12,7 +12,7 @@ names. What it says depends on the weights, the prompt and the seed alone, never
 in teacher, 0.3 for any other without a ``simulated.json``); ``seconds``, the mean time of a request, and
 ``spread``, its relative standard deviation; ``calls``, a folder in which each process appends a line
 ``time key`` for every request it was asked, before it answers; ``dies_after``, requests after which the
-process ends as a broken engine does.
+process ends as a broken engine does; ``poison``, words at which it does so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fdd_ray.tiny.grammar import Story, sample_cast
 from fdd_ray.tiny.parse import parse_story
 from fdd_ray.tiny.variations import complexify, similar
 
-_ARGUMENTS: Final = {"right", "seconds", "spread", "calls", "dies_after"}
+_ARGUMENTS: Final = {"right", "seconds", "spread", "calls", "dies_after", "poison"}
 
 
 class SimulatedEngine:
@@ -61,6 +61,7 @@ class SimulatedEngine:
         self._seconds = float(arguments.get("seconds", 0.0))
         self._spread = float(arguments.get("spread", 0.0))
         self._dies_after: int | None = arguments.get("dies_after")
+        self._poison: str | None = arguments.get("poison")
         self._on_death = on_death
         self._asked = 0
         self._calls = Path(arguments["calls"]) if "calls" in arguments else None
@@ -74,12 +75,13 @@ class SimulatedEngine:
         """Completions for one chat; tokens are counted as words."""
         prompt = messages[-1]["content"]
         self._asked += 1
-        if self._dies_after is not None and self._asked > self._dies_after and self._on_death is not None:
-            self._on_death(RuntimeError(f"told to end after {self._dies_after} requests"))
         if self._calls is not None:
             line = f"{time.time():.6f} {call_key(self._weights, prompt, sampling.seed)}\n"
             with (self._calls / f"{os.getpid()}.log").open("a", encoding="utf-8") as file:
                 file.write(line)
+        poisoned = self._poison is not None and self._poison in prompt
+        if (poisoned or self._asked > (self._dies_after or math.inf)) and self._on_death is not None:
+            self._on_death(RuntimeError("told to end"))
         rng = random.Random(stable_seed(self._weights, prompt, sampling.seed, sampling.temperature))
         samples = tuple(_sample(self._write(prompt, rng), sampling.max_tokens) for _ in range(sampling.n))
         if self._seconds:

@@ -66,7 +66,8 @@ def driver_line(status: Mapping[str, Any], now: float | None = None) -> str:
         return "no driver has the run"
     who = f"process {driver['pid']} on {driver['host']}"
     ago = (now or time.time()) - driver["last_sign"]
-    return f"{who} {'drives the run' if driver['alive'] else 'drove the run and is gone'}; last sign {ago:.0f} s ago"
+    words = f"{who} drives the run" if driver["alive"] else f"no driver has the run; {who} was the last"
+    return f"{words}, and gave its last sign {ago:.0f} s ago"
 
 
 def _driver(directory: str) -> dict[str, Any]:

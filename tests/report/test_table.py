@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from fdd_ray.report.status import read_status
 from fdd_ray.report.table import accuracy_table, align, details, rounds_table
 from fdd_ray.store import files
@@ -25,7 +27,7 @@ def _run(tmp_path: Path) -> str:
     run.once("split", 1, {}, done(Counts(10, 10), easy=4, hard=6))  # type: ignore[arg-type]
 
     def killed(folder: StageFolder) -> StageResult:
-        folder.note("part written", part="x", rows=5)
+        folder.write("part-x.parquet", pa.table({"id": [str(number) for number in range(5)]}))
         raise RuntimeError
 
     try:

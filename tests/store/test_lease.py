@@ -84,6 +84,7 @@ def test_a_second_driver_is_refused_and_told_by_whom(root: str, drivers: Drivers
     assert first.poll() is None
 
 
+@pytest.mark.slow
 def test_of_many_drivers_that_come_at_once_one_drives(root: str, drivers: Drivers) -> None:
     started = [drivers.start(root, 8) for _ in range(4)]
     codes = sorted(driver.wait(90) for driver in started)

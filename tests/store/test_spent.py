@@ -117,14 +117,15 @@ def test_status_of_a_run_that_is_live_then_killed_then_finished(tmp_path: Path) 
         live = read_status(root)
         assert live["driver"]["alive"] and live["driver"]["pid"] == driver.pid
         assert abs(live["driver"]["last_sign"] - time.time()) < 10
-        assert f"process {driver.pid} on" in driver_line(live) and "drives the run; last sign" in driver_line(live)
+        line = driver_line(live)
+        assert line.startswith(f"process {driver.pid} on ") and "drives the run, and gave its last sign" in line
         assert spent(root).lost.killed_drivers == 0
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait(20)
     killed = read_status(root)
     parts = files.list_names(f"{root}/round-00/rationales", ".parquet")
-    assert not killed["driver"]["alive"] and "drove the run and is gone" in driver_line(killed)
+    assert not killed["driver"]["alive"] and f"no driver has the run; process {driver.pid} on" in driver_line(killed)
     assert killed["stages"][0]["rows_written"] == len(parts) >= 3
     assert killed["spent"]["lost"]["killed_drivers"] == 1
     with Run(root) as run:
