@@ -42,6 +42,10 @@ class PriceSettings:
         return (cpu_seconds * self.cpu_hour + gpu_seconds * self.gpu_hour) / 3600
 
 
+def _nothing() -> float:
+    return 0.0
+
+
 class Meter:
     """Counts what is spent against a budget.
 
@@ -68,18 +72,18 @@ class Meter:
         self._seconds = seconds
         self._clock = clock
         self._begun: float | None = None
-        self._per_second = 0.0
+        self._per_second: Callable[[], float] = _nothing
 
-    def begin(self, money_per_second: float = 0.0) -> None:
-        """A stage begins to work; what it reserves costs ``money_per_second``."""
-        self._begun, self._per_second = self._clock(), money_per_second
+    def begin(self, money_per_second: Callable[[], float] | None = None) -> None:
+        """A stage begins to work; what it reserves at any moment costs ``money_per_second()``."""
+        self._begun, self._per_second = self._clock(), money_per_second or _nothing
 
     def end(self) -> None:
         """The stage ended, one way or another."""
         if self._begun is not None:
             seconds = self._clock() - self._begun
             self._seconds += seconds
-            self._money += seconds * self._per_second
+            self._money += seconds * self._per_second()
             self._begun = None
 
     def add(self, teacher_tokens: int = 0, money: float = 0.0) -> None:
@@ -92,7 +96,7 @@ class Meter:
         running = self._clock() - self._begun if self._begun is not None else 0.0
         for key, used, limit in [
             ("teacher_tokens", self._tokens, self._settings.teacher_tokens),
-            ("money", self._money + running * self._per_second, self._settings.money),
+            ("money", self._money + running * self._per_second(), self._settings.money),
             ("hours", (self._seconds + running) / 3600, self._settings.hours),
         ]:
             if limit is not None and used >= limit:

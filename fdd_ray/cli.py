@@ -17,7 +17,7 @@ _EXIT_CODES = """\
 exit codes:
   0 done    2 bad usage or experiment    3 problems unreadable    4 run directory unusable
   5 engines failed    6 fine-tuning failed    7 a stage's result is not good enough to go on
-  8 an optional package is missing    130 interrupted
+  8 an optional package is missing    9 the budget is used up    130 interrupted
 """
 
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fdd_ray.engines.base import RequestError
 from fdd_ray.errors import EngineError, FddError, StageError, StoreError
 from fdd_ray.flow import FlowSettings, map_items
+from fdd_ray.gate import Gate
+from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Outcome, content_id, from_table, schema_of, to_table
 from fdd_ray.store import files
@@ -30,6 +32,8 @@ __all__ = ["FlowSettings", "RowFunction", "run_rows"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+_TOKENS = ("prompt", "completion")
+_BLOCK_TRIES = 2  # how often the rows of a block are begun together, before they are tried one by one
 _COUNTED = ("id", "outcome", "reason", "prompt_tokens", "completion_tokens")
 
 
@@ -59,10 +63,13 @@ class RowFunction(Generic[In, Out]):
 class _BlockWorker:
     """The callable class that Ray Data runs in a map actor."""
 
-    def __init__(self, function: RowFunction[Any, Any], folder: StageFolder) -> None:
+    def __init__(self, function: RowFunction[Any, Any], folder: StageFolder, gate: Gate, row_tries: int) -> None:
         self._function = function
         self._folder = folder
+        self._gate = gate
+        self._row_tries = row_tries
         self._done = _ids(folder, function.writes)
+        self._suspects = asyncio.Lock()
         function.open()
 
     async def __call__(self, block: pa.Table) -> pa.Table:
@@ -74,13 +81,52 @@ class _BlockWorker:
         )
         read: list[Any] = from_table(table, self._function.reads)
         rows = [row for row in read if row.id not in self._done]
-        name = f"part-{content_id('b', *(row.id for row in rows))}.parquet"
-        path = self._folder.file(name)
+        written: list[Any] = []
+        name = _part_of(rows)
         # A block that is tried again because its actor died after writing it is not asked again.
-        if rows and not await asyncio.to_thread(files.exists, path):
-            written = await asyncio.gather(*(self._one(row) for row in rows))
-            await asyncio.to_thread(files.write_table, path, to_table(written, self._function.writes))
-        return pa.table({"part": [name], "rows": [len(rows)]})
+        if rows and not await self._is_written(name):
+            key = f"{place['path']}:{place['start']}"
+            begun = await self._gate.enter(key)
+            if 0 < begun <= _BLOCK_TRIES:
+                written = await asyncio.gather(*(self._one(row) for row in rows))
+                await self._write(name, written)
+            elif begun:
+                written = await self._one_by_one(rows)
+            await self._gate.leave([key])
+        elif rows:
+            written = rows
+        tokens = {f"{kind}_tokens": sum(getattr(row, f"{kind}_tokens", 0) for row in written) for kind in _TOKENS}
+        return pa.table({key: [value] for key, value in {"part": name, "rows": len(written), **tokens}.items()})
+
+    async def _one_by_one(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows of a block whose worker died again and again: one of them may be the cause.
+
+        Only one such row is worked on at a time, so that no other is blamed for what it does.
+        """
+        written = []
+        for row in rows:
+            async with self._suspects:
+                name = _part_of([row])
+                if await self._is_written(name):
+                    written.append(row)
+                    continue
+                begun = await self._gate.enter(row.id)
+                if begun == 0:
+                    break
+                if begun > self._row_tries:
+                    result = self._function.failure(row, f"poison: its worker died {begun - 1} times")
+                else:
+                    result = await self._one(row)
+                await self._write(name, [result])
+                await self._gate.leave([row.id])
+                written.append(result)
+        return written
+
+    async def _is_written(self, name: str) -> bool:
+        return await asyncio.to_thread(files.exists, self._folder.file(name))
+
+    async def _write(self, name: str, rows: Sequence[Any]) -> None:
+        await asyncio.to_thread(files.write_table, self._folder.file(name), to_table(rows, self._function.writes))
 
     async def _one(self, row: Any) -> Any:
         try:
@@ -95,12 +141,17 @@ class _BlockWorker:
             return self._function.failure(row, f"error: {type(error).__name__}: {error}"[:200])
 
 
+def _part_of(rows: Sequence[Any]) -> str:
+    return f"part-{content_id('b', *(row.id for row in rows))}.parquet"
+
+
 def run_rows(
     function: RowFunction[Any, Any],
     inputs: Sequence[str],
     folder: StageFolder,
     flow: FlowSettings,
     progress: StageProgress,
+    overseer: Overseer | None = None,
 ) -> StageResult:
     """Run a row function over all rows of Parquet files.
 
@@ -113,8 +164,11 @@ def run_rows(
         folder: Where the parts go.
         flow: How rows travel.
         progress: Told of rows as they are finished.
+        overseer: Told of tokens as they are used; it may end the stage early.
 
     Raises:
+        BudgetError: If the budget was used up before all rows were done.
+        KeyboardInterrupt: If the run was told to end before all rows were done.
         StageError: If more than ``max_failed_share`` of the rows failed, or nothing finishes any more.
         StoreError: If rows were lost or doubled.
     """
@@ -123,9 +177,7 @@ def run_rows(
     done = len(_ids(folder, function.writes))
     progress.start(total, done)
     if done < total:
-        for summary in _summaries(function, inputs, folder, flow):
-            folder.note("part written", part=summary["part"], rows=summary["rows"])
-            progress.advance(summary["rows"])
+        _work(function, inputs, folder, flow, progress, overseer or Overseer())
     result = _account(function, folder, total)
     failed = result.counts.failed
     if total and failed / total > flow.max_failed_share:
@@ -137,18 +189,31 @@ def run_rows(
     return result
 
 
-def _summaries(
+def _work(
     function: RowFunction[Any, Any],
     inputs: Sequence[str],
     folder: StageFolder,
     flow: FlowSettings,
-) -> Iterator[dict[str, Any]]:
+    progress: StageProgress,
+    overseer: Overseer,
+) -> None:
+    """Work on all rows that are missing; what ended it early is raised after the last row in flight."""
     places = [
         {"path": path, "start": start, "stop": start + flow.block_rows}
         for path in inputs
         for start in range(0, files.count_rows(path), flow.block_rows)
     ]
-    return map_items(_BlockWorker, (function, folder), places, flow, folder.label, calls=flow.blocks_in_flight)
+    with overseer.brake(folder.label) as brake:
+        arguments = (function, folder, brake.gate, flow.row_tries)
+        for summary in map_items(
+            _BlockWorker, arguments, places, flow, folder.label, calls=flow.blocks_in_flight, tick=brake.tick
+        ):
+            if summary["rows"]:
+                folder.note("part written", **summary)
+                progress.advance(summary["rows"])
+            overseer.spent(function.role, summary["prompt_tokens"], summary["completion_tokens"])
+    if brake.error is not None and progress.done < progress.total:
+        raise brake.error
 
 
 def _forget_failures(folder: StageFolder, row_type: type) -> None:
@@ -188,6 +253,6 @@ def _account(function: RowFunction[Any, Any], folder: StageFolder, total: int) -
         tally[group["outcome"], group["reason"]] = group["id_count"]
     failures = {reason: n for (outcome, reason), n in tally.items() if outcome == "failed"}
     counts = dataclasses.replace(count_outcomes(tally), rows=total)
-    tokens = {name: int(sum(table.column(f"{name}_tokens").to_pylist())) for name in ("prompt", "completion")}
+    tokens = {name: int(sum(table.column(f"{name}_tokens").to_pylist())) for name in _TOKENS}
     most = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:5]
     return StageResult(counts, tuple(folder.parts()), {function.role: tokens}, {"failures": dict(most)})

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fdd_ray.budget import BudgetSettings, PriceSettings
 from fdd_ray.checking import CheckSettings
 from fdd_ray.curation.contamination import ContaminationSettings
 from fdd_ray.dataflow import FlowSettings
@@ -65,6 +66,8 @@ class Experiment:
     )
     curate: CurateSettings = setting(factory=CurateSettings, help="What a new problem must pass.")
     check: CheckSettings = setting(factory=CheckSettings, help="How rationales are checked.")
+    budget: BudgetSettings = setting(factory=BudgetSettings, help="Where the run stops, to go on when it is raised.")
+    prices: PriceSettings = setting(factory=PriceSettings, help="What the cluster costs, for the account.")
     flow: FlowSettings = setting(factory=FlowSettings, help="How rows travel through the cluster.")
 
     def __post_init__(self) -> None:

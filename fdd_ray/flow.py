@@ -11,11 +11,13 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fdd_ray.errors import FddError, StageError
 from fdd_ray.settings import setting
+
+_TICK_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,12 @@ class FlowSettings:
     blocks_in_flight: int = setting(8, "Blocks one map actor works on at once.", ge=1)
     map_actors: tuple[int, int] = setting((1, 4), "Map actors, [min, max]; they render, ask and check.", ge=1)
     cpus_per_map_actor: float = setting(0.25, "Logical CPUs one map actor reserves.", ge=0)
+    row_tries: int = setting(
+        3, "How often a row may take the worker down that it is alone in, before it is set down as failed.", ge=1
+    )
+    grace_s: float = setting(
+        30.0, "Seconds that the rows in flight get to finish when the run is told to end (SIGTERM).", ge=0
+    )
     stall_deadline_s: float = setting(3600.0, "Seconds without a finished block after which a stage fails.", gt=0)
     max_failed_share: float = setting(
         0.05, "Largest share of a stage's rows that may fail before the run stops.", ge=0, le=1
@@ -40,6 +48,7 @@ def map_items(
     label: str,
     *,
     calls: int = 1,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, Any]]:
     """Results as they come, in any order.
 
@@ -50,12 +59,13 @@ def map_items(
         flow: How many actors, of what size, and how long to wait.
         label: What is being done, for messages.
         calls: Items one actor has in flight; with more than one, the class is called asynchronously.
+        tick: Called every second while results are awaited.
 
     Raises:
         StageError: If nothing finishes for ``stall_deadline_s``, or Ray Data fails.
         FddError: What a worker raised.
     """
-    return _watched(_results(worker, arguments, items, flow, calls), flow.stall_deadline_s, label)
+    return _watched(_results(worker, arguments, items, flow, calls), flow.stall_deadline_s, label, tick)
 
 
 def _results(
@@ -82,7 +92,9 @@ def _results(
     yield from dataset.iter_rows()
 
 
-def _watched(results: Iterator[dict[str, Any]], deadline_s: float, label: str) -> Iterator[dict[str, Any]]:
+def _watched(
+    results: Iterator[dict[str, Any]], deadline_s: float, label: str, tick: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
     """Pass results on, but fail when none comes for ``deadline_s``."""
     outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -95,18 +107,23 @@ def _watched(results: Iterator[dict[str, Any]], deadline_s: float, label: str) -
             outbox.put(error)
 
     threading.Thread(target=drain, name="flow", daemon=True).start()
+    begun = time.monotonic()
     while True:
-        begun = time.monotonic()
+        tick()
         try:
-            item = outbox.get(timeout=deadline_s)
+            item = outbox.get(timeout=min(_TICK_S, deadline_s))
         except queue.Empty:
+            waited = time.monotonic() - begun
+            if waited < deadline_s:
+                continue
             import ray
 
             raise StageError(
-                f"{label}: no block was finished for {time.monotonic() - begun:.0f} s; free on the cluster:"
+                f"{label}: no block was finished for {waited:.0f} s; free on the cluster:"
                 f" {ray.available_resources()}. Look at `ray status` and the engines' logs; raise"
                 " flow.stall_deadline_s if single blocks take that long"
             ) from None
+        begun = time.monotonic()
         if item is None:
             return
         if isinstance(item, BaseException):

@@ -53,7 +53,9 @@ class Gate:
         """A new gate; Ray must be initialised."""
         import ray
 
-        return cls(ray.remote(num_cpus=0, max_restarts=-1)(_Gate).remote())
+        here = ray.get_runtime_context().get_node_id()  # it shall live as long as the driver
+        options = {"max_restarts": -1, "max_task_retries": -1, "label_selector": {"ray.io/node-id": here}}
+        return cls(ray.remote(num_cpus=0)(_Gate).options(**options).remote())
 
     async def enter(self, name: str) -> int:
         """How often ``name`` was begun, this time included; 0 if the gate is closed."""

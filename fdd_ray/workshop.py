@@ -8,31 +8,29 @@ run whose stages are all done needs none.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fdd_ray.checking import Asking
-from fdd_ray.cluster import progress_board, ray_session
+from fdd_ray.cluster import progress_board
 from fdd_ray.engines.base import EngineSettings, resolve_model
-from fdd_ray.engines.fleet import Fleet, make_room, room_for
 from fdd_ray.experiment import Experiment
 from fdd_ray.progress import Reporter
 from fdd_ray.prompts import load_prompts
 from fdd_ray.records import Curated, Problem, from_table, schema_of
+from fdd_ray.resources import Resources, Work
 from fdd_ray.settings import to_plain
 from fdd_ray.stages import curate, feedback, finetune, score, synthesise, teach
 from fdd_ray.stages import problems as load
 from fdd_ray.store import files
 from fdd_ray.store.run import Manifest, Run, StageFolder, StageResult
+from fdd_ray.store.spent import spent
 from fdd_ray.training import finetune as train
-from fdd_ray.training.fit import warm_up
 
 # What of an engine's settings its words depend on; the rest is about where and how fast it runs.
-_MODEL_KEYS = ("model", "revision", "dtype", "max_model_len", "engine_args")
+_MODEL_KEYS = ("model", "revision", "engine", "endpoint", "answers_as", "dtype", "max_model_len", "engine_args")
 # What of fine-tuning only says where it runs and how it is kept safe.
 _NOT_THE_RESULT = (
     "cpus_per_worker",
@@ -80,22 +78,15 @@ class Workshop:
         self.run = run
         self.reporter = reporter
         self._prompts = load_prompts(experiment.prompts)
-        self._stack = contextlib.ExitStack()
-        self._ray_is_up = False
         run_id = f"{experiment.name}-{hashlib.blake2b(run.directory.encode(), digest_size=4).hexdigest()}"
-        self._student = Fleet("student", experiment.student, run_id)
-        asks_teacher = experiment.rounds > 0 or experiment.rationales == "teacher"
-        self._teacher = Fleet("teacher", experiment.teacher, run_id) if experiment.teacher and asks_teacher else None
-        self._start_early = start_early
+        before = spent(run.directory)
+        self._resources = Resources(experiment, run_id, self._prompts, before, reporter, start_early=start_early)
 
     def __enter__(self) -> Workshop:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for fleet in self._fleets():
-            if fleet.started:
-                fleet.release()
-        self._stack.close()
+        self._resources.close()
 
     # -- stages ---------------------------------------------------------------------------------
 
@@ -122,7 +113,7 @@ class Workshop:
                     least=experiment.teach.min_kept,
                 )
 
-        manifest = self.run.once("problems", 0, depends_on, work)
+        manifest = self._once("problems", 0, depends_on, work)
         benchmarks = {name: self._read(manifest, load.benchmark_file(name)) for name in experiment.benchmarks}
         return Problems(manifest, self._read(manifest, load.POOL_FILE), benchmarks)
 
@@ -140,10 +131,11 @@ class Workshop:
                 return teach.teach(
                     folder,
                     [problems.seed_file],
-                    asking=self._asking(self._teacher, progress.waiting),
+                    asking=self._resources.asking("teacher", progress.waiting),
                     settings=experiment.teach,
                     flow=experiment.flow,
                     progress=progress,
+                    overseer=self._resources.overseer,
                 )
 
         def from_dataset(folder: StageFolder) -> StageResult:
@@ -155,7 +147,7 @@ class Workshop:
         if experiment.rationales == "teacher":
             depends_on |= {"teach": to_plain(experiment.teach), "teacher": _model(experiment.teacher)}
             del depends_on["teach"]["min_kept"]
-        manifest = self.run.once(
+        manifest = self._once(
             "rationales", 0, depends_on, from_teacher if experiment.rationales == "teacher" else from_dataset
         )
         teach.require_enough(manifest, experiment.teach)
@@ -176,27 +168,29 @@ class Workshop:
         base = student_of(previous) if continued and previous else resolve_model(experiment.student.model)
 
         def work(folder: StageFolder) -> StageResult:
-            self._start_ray()
             examples = finetune.gather_examples(taught.outputs, [path for m in curated for path in m.outputs])
-            with self.reporter.stage(folder.label, "steps") as progress:
-                make_room(self._fleets(), settings.workers[0] * self._gpus_per_worker(), progress.waiting)
-                with progress_board(progress) as board:
-                    trained = train(
-                        settings,
-                        base_model=base,
-                        examples=[finetune.write_examples(folder, examples)],
-                        prompts=experiment.prompts,
-                        output=folder.file(finetune.STUDENT),
-                        work_dir=folder.file("checkpoints"),
-                        run_name="train",
-                        seed=experiment.seed,
-                        trust_remote_code=experiment.student.trust_remote_code,
-                        progress=board,
-                    )
+            with (
+                self.reporter.stage(folder.label, "steps") as progress,
+                self._resources.training(progress.waiting),
+                progress_board(progress) as board,
+            ):
+                trained = train(
+                    settings,
+                    base_model=base,
+                    examples=[finetune.write_examples(folder, examples)],
+                    prompts=experiment.prompts,
+                    output=folder.file(finetune.STUDENT),
+                    work_dir=folder.file("checkpoints"),
+                    run_name="train",
+                    seed=experiment.seed,
+                    trust_remote_code=experiment.student.trust_remote_code,
+                    progress=board,
+                    watch=self._resources.require_budget,
+                )
                 progress.update(trained.steps)
             return finetune.result_of(examples, trained)
 
-        return self.run.once("finetune", round, depends_on, work)
+        return self._once("finetune", round, depends_on, work)
 
     def score(
         self, round: int | None, student: Manifest | None, pool: Sequence[Problem], problems: Problems
@@ -215,17 +209,18 @@ class Workshop:
         def work(folder: StageFolder) -> StageResult:
             with self.reporter.stage(folder.label) as progress:
                 tasks = score.write_tasks(folder, subjects)
-                self._student.use(student_of(student) if student else experiment.student.model)
+                self._resources.student.use(student_of(student) if student else experiment.student.model)
                 return score.score(
                     folder,
                     tasks,
-                    asking=self._asking(self._student, progress.waiting),
+                    asking=self._resources.asking("student", progress.waiting),
                     settings=experiment.score,
                     flow=experiment.flow,
                     progress=progress,
+                    overseer=self._resources.overseer,
                 )
 
-        return self.run.once("score", round, depends_on, work)
+        return self._once("score", round, depends_on, work)
 
     def split(self, round: int, scored: Manifest, pool: Sequence[Problem], previous: Manifest | None) -> Manifest:
         """Easy and hard, by the student's own attempts; and what to ask of the teacher."""
@@ -236,7 +231,7 @@ class Workshop:
             "inputs": [manifest.fingerprint for manifest in (scored, *([previous] if previous else []))],
         }
         by_id = {problem.id: problem for problem in pool}
-        return self.run.once(
+        return self._once(
             "split",
             round,
             depends_on,
@@ -264,19 +259,22 @@ class Workshop:
         }
 
         def work(folder: StageFolder) -> StageResult:
+            asked = sum(split.summary["asked"].values())
+            self._resources.overseer.meter.require_problems(folder.label, asked)
             with self.reporter.stage(folder.label) as progress:
                 return synthesise.synthesise(
                     folder,
                     files.join(split.path, "requests.parquet"),
-                    asking=self._asking(self._teacher, progress.waiting),
+                    asking=self._resources.asking("teacher", progress.waiting),
                     settings=experiment.synthesise,
                     flow=experiment.flow,
                     progress=progress,
+                    overseer=self._resources.overseer,
                     benchmarks=problems.benchmark_files,
                     contamination=experiment.decontaminate,
                 )
 
-        return self.run.once("synthesise", round, depends_on, work)
+        return self._once("synthesise", round, depends_on, work)
 
     def curate(
         self, round: int, split: Manifest, variations: Manifest, curated: Sequence[Manifest], problems: Problems
@@ -291,7 +289,7 @@ class Workshop:
         quotas = split.summary["wanted"]
 
         def work(folder: StageFolder) -> StageResult:
-            self._start_ray()
+            self._resources.start_ray()
             with self.reporter.stage(folder.label) as progress:
                 return curate.curate(
                     folder,
@@ -305,7 +303,7 @@ class Workshop:
                     progress=progress,
                 )
 
-        return self.run.once("curate", round, depends_on, work)
+        return self._once("curate", round, depends_on, work)
 
     def accepted(self, curated: Manifest) -> list[Problem]:
         """The problems that a curate stage accepted into the pool."""
@@ -325,36 +323,8 @@ class Workshop:
         prompts = f"{self.experiment.prompts}@{hashlib.blake2b(texts, digest_size=6).hexdigest()}"
         return {"seed": self.experiment.seed, "kind": self.experiment.kind, "prompts": prompts}
 
-    def _fleets(self) -> list[Fleet]:
-        return [self._student, *([self._teacher] if self._teacher else [])]
-
-    def _start_ray(self) -> None:
-        if not self._ray_is_up:
-            self._stack.enter_context(ray_session(self.reporter))
-            self._ray_is_up = True
-            if self._start_early:
-                warm_up()
-
-    def _asking(self, fleet: Fleet | None, report: Callable[[str], None]) -> Asking:
-        """What a stage asks a role with; starts Ray and the engines if need be."""
-        assert fleet is not None, "the experiment was checked to name a teacher"
-        self._start_ray()
-        if not fleet.started:
-            others = [other for other in self._fleets() if other is not fleet]
-            make_room(others, fleet.gpus_per_replica() * fleet.settings.replicas[0], report)
-            fleet.start()
-            if self._start_early and room_for(self._fleets()):
-                for other in others:
-                    other.start()
-        fleet.wait(report)
-        experiment = self.experiment
-        return Asking(fleet.client(), self._prompts, experiment.check, experiment.kind, experiment.seed)
-
-    def _gpus_per_worker(self) -> float:
-        import ray
-
-        given = self.experiment.finetune.gpus_per_worker
-        return given if given is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+    def _once(self, stage: str, round: int | None, depends_on: Mapping[str, Any], work: Work) -> Manifest:
+        return self.run.once(stage, round, depends_on, self._resources.metered(work))
 
     def _read(self, manifest: Manifest, name: str) -> tuple[Problem, ...]:
         return tuple(from_table(files.read_tables([files.join(manifest.path, name)], schema_of(Problem)), Problem))

@@ -38,7 +38,7 @@ def test_what_was_spent_before_counts(
 def test_time_and_what_is_reserved_cost_while_a_stage_works() -> None:
     now = 0.0
     meter = Meter(BudgetSettings(money=10, hours=1), clock=lambda: now)
-    meter.begin(PriceSettings(gpu_hour=36, cpu_hour=3.6).of(cpu_seconds=10, gpu_seconds=1))
+    meter.begin(lambda: PriceSettings(gpu_hour=36, cpu_hour=3.6).of(cpu_seconds=10, gpu_seconds=1))
     now = 400.0
     assert meter.exceeded() == ""
     now = 600.0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
+import threading
+import time
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -12,9 +15,11 @@ from typing import ClassVar
 
 import pytest
 
+from fdd_ray.budget import BudgetSettings, Meter
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import PromptTooLong
-from fdd_ray.errors import EngineError, StageError, StoreError
+from fdd_ray.errors import BudgetError, EngineError, StageError, StoreError
+from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Outcome, content_id, from_table, schema_of, to_table
 from fdd_ray.store import files
@@ -46,6 +51,7 @@ class Square(RowFunction[Ask, Told]):
 
     marks: str
     die_at: int | None = None
+    always: bool = False
     sleep_s: float = 0.0
     reads: ClassVar[type] = Ask
     writes: ClassVar[type] = Told
@@ -55,7 +61,7 @@ class Square(RowFunction[Ask, Told]):
         Path(self.marks, f"{row.number}-{uuid.uuid4().hex}").touch()
         await asyncio.sleep(self.sleep_s)
         died = Path(self.marks, "died")
-        if row.number == self.die_at and not died.exists():
+        if row.number == self.die_at and (self.always or not died.exists()):
             died.touch()
             os._exit(1)
         match row.number:
@@ -178,3 +184,66 @@ def test_a_stage_needs_no_more_cpus_than_its_map_actors(folder: StageFolder, mar
     result = run_rows(Square(str(marks)), [_input(folder, [1, 3, 5])], folder, flow, StageProgress("x"))
     ray.kill(hog)
     assert result.counts.kept == 3
+
+
+def test_a_row_that_kills_its_worker_each_time_is_set_aside(folder: StageFolder, marks: Path) -> None:
+    numbers = [n for n in range(50) if n % 10]
+    flow = dataclasses.replace(FLOW, max_failed_share=0.1)
+    function = Square(str(marks), die_at=25, always=True, sleep_s=0.05)
+    result = run_rows(function, [_input(folder, numbers)], folder, flow, StageProgress("x"))
+    assert result.counts == Counts(45, 25 - 1, {"even": 20}, 1)
+    (poison,) = [row for row in _rows(folder) if row.outcome == "failed"]
+    assert poison.id == content_id("a", "25") and poison.reason == "poison: its worker died 3 times"
+    assert Counter(row.id for row in _rows(folder)) == Counter(content_id("a", str(n)) for n in numbers)
+    assert 4 <= _calls(marks)[25] <= 6
+
+
+def test_a_budget_ends_a_stage_after_the_rows_in_flight(folder: StageFolder, marks: Path) -> None:
+    source = _input(folder, list(range(1, 200, 2)))
+    said: list[str] = []
+    spent = Overseer(Meter(BudgetSettings(teacher_tokens=60)), say=said.append)
+    with pytest.raises(BudgetError, match=r"rationales.*budget\.teacher_tokens = 60 is used up.*same command again"):
+        run_rows(Square(str(marks), sleep_s=0.2), [source], folder, FLOW, StageProgress("x"), spent)
+    written = len(_rows(folder))
+    assert 12 <= written < 100 and written == sum(_calls(marks).values()), "what was asked was written"
+    assert len(said) == 1 and "rows in flight" in said[0]
+    raised = Overseer(Meter(BudgetSettings(teacher_tokens=600), teacher_tokens=5 * written))
+    result = run_rows(Square(str(marks)), [source], folder, FLOW, StageProgress("x"), raised)
+    assert result.counts == Counts(100, 100, {}, 0)
+    assert set(_calls(marks).values()) == {1}, "nothing was asked twice"
+
+
+def test_sigterm_ends_a_stage_after_the_rows_in_flight(folder: StageFolder, marks: Path) -> None:
+    source = _input(folder, list(range(1, 200, 2)))
+    overseer = Overseer(grace_s=30)
+    before = signal.getsignal(signal.SIGTERM)
+    overseer.watch_for_sigterm()
+
+    def notice() -> None:
+        while not any(marks.iterdir()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=notice).start()
+    try:
+        with pytest.raises(KeyboardInterrupt, match="told to end"):
+            run_rows(Square(str(marks), sleep_s=1.5), [source], folder, FLOW, StageProgress("x"), overseer)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    written = len(_rows(folder))
+    assert 8 <= written < 100 and written == sum(_calls(marks).values()), "what was asked was written"
+
+
+def test_rows_that_take_longer_than_the_grace_are_left(folder: StageFolder, marks: Path) -> None:
+    source = _input(folder, [1, 3])
+    overseer = Overseer(grace_s=0.5)
+    before = signal.getsignal(signal.SIGTERM)
+    overseer.watch_for_sigterm()
+    begun = time.monotonic()
+    threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_rows(Square(str(marks), sleep_s=60), [source], folder, FLOW, StageProgress("x"), overseer)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - begun < 30 and _rows(folder) == []

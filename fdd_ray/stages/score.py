@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from fdd_ray.checking import RIGHT, Asking
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import Sampling
+from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Attempt, Outcome, Problem, content_id, schema_of, stable_seed, to_table
 from fdd_ray.settings import setting
@@ -114,10 +115,11 @@ def score(
     settings: ScoreSettings,
     flow: FlowSettings,
     progress: StageProgress,
+    overseer: Overseer | None = None,
 ) -> StageResult:
     """Let the student attempt all tasks; the summary holds the accuracy on each subject."""
     function = ScoreRow(asking, settings)
-    result = run_rows(function, [tasks], folder, flow, progress)
+    result = run_rows(function, [tasks], folder, flow, progress, overseer)
     parts = [folder.file(name) for name in result.parts]
     table = files.read_tables(parts, schema_of(Attempt), ["subject", "pass_rate"])
     found: dict[str, list[float]] = {}

@@ -17,6 +17,7 @@ from fdd_ray.curation.questions import QuestionSettings, check_question, check_v
 from fdd_ray.curation.verdict import read_verdict
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import Reply, Sampling
+from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.prompts import read_new_problem
 from fdd_ray.records import Kind, Outcome, Problem, Request, Variation, from_table, schema_of, stable_seed
@@ -179,6 +180,7 @@ def synthesise(
     progress: StageProgress,
     benchmarks: Mapping[str, str],
     contamination: ContaminationSettings,
+    overseer: Overseer | None = None,
 ) -> StageResult:
     """Let the teacher answer all requests of the Parquet file ``requests``.
 
@@ -189,8 +191,9 @@ def synthesise(
         settings: How it is sampled, and what is worth solving.
         flow: How rows travel.
         progress: Told of rows as they are finished.
+        overseer: Told of what is spent; it may end the stage early.
         benchmarks: Parquet files of the benchmarks' problems by name.
         contamination: What is too close to them.
     """
     function = SynthesiseRow(asking, settings, benchmarks, contamination)
-    return run_rows(function, [requests], folder, flow, progress)
+    return run_rows(function, [requests], folder, flow, progress, overseer)

@@ -11,6 +11,7 @@ from fdd_ray.checking import RIGHT, Asking, Checker, CheckSettings
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import Sample, Sampling
 from fdd_ray.errors import StageError
+from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.reasoning.rationales import distinct_rationales
 from fdd_ray.records import Completion, Kind, Outcome, Problem, Taught, from_table, schema_of, stable_seed, to_table
@@ -97,10 +98,11 @@ def teach(
     settings: TeachSettings,
     flow: FlowSettings,
     progress: StageProgress,
+    overseer: Overseer | None = None,
 ) -> StageResult:
     """Let the teacher work all problems of the Parquet files ``problems``."""
     function = TeachRow(asking, settings)
-    return run_rows(function, problems, folder, flow, progress)
+    return run_rows(function, problems, folder, flow, progress, overseer)
 
 
 async def take_solutions(

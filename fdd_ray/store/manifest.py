@@ -51,7 +51,7 @@ class Usage:
     Attributes:
         tokens: ``prompt`` and ``completion`` tokens by name of the model.
         engine_seconds: Seconds of engines reserved, summed over replicas.
-        cpu_seconds: CPU seconds used.
+        cpu_seconds: Seconds of CPUs reserved by engines and trainers, summed over CPUs.
         gpu_seconds: Seconds of GPUs reserved, summed over GPUs.
         money: In the currency of the prices that the experiment gives; 0 where it gives none.
     """

@@ -18,7 +18,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdd_ray.errors import TrainingError
@@ -87,6 +87,7 @@ def finetune(
     trust_remote_code: bool = False,
     keep_checkpoints: bool = False,
     progress: Any | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> FinetuneResult:
     """Fine-tune ``base_model`` on ``examples`` and export the student to ``output``.
 
@@ -105,6 +106,7 @@ def finetune(
         trust_remote_code: Let the model bring its own code from the hub.
         keep_checkpoints: Keep the step checkpoints after success.
         progress: A Ray actor with ``update(done, total, info)``, called about once a second.
+        watch: Called every second; what it raises ends the workers, and another call goes on from there.
 
     Raises:
         TrainingError: If the workers do not start in time, or fail for good.
@@ -135,6 +137,8 @@ def finetune(
     started = ended = False
     try:
         while not (ended := bool(ray.wait([running], timeout=_WATCH_S)[0])):
+            if watch is not None:
+                watch()
             started = started or bool(filesystem.exists(path))
             if not started and time.monotonic() - began > settings.start_deadline_s:
                 raise _not_started(settings, resources)
