@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -78,6 +79,7 @@ class Resources:
     def start_ray(self) -> None:
         """Make sure that Ray is there."""
         if not self._ray_is_up:
+            self._check_endpoint()
             self._stack.enter_context(ray_session(self.reporter))
             self._ray_is_up = True
             self.overseer.watch_for_sigterm()
@@ -153,6 +155,19 @@ class Resources:
     def require_budget(self) -> None:
         """Raise `BudgetError` if the budget is used up; to be called every second by what works without rows."""
         self.overseer.meter.require("fine-tuning")
+
+    def _check_endpoint(self) -> None:
+        """Say that a teacher's endpoint does not serve before anything is claimed on the cluster.
+
+        Where its key is known on the cluster only, the engines find out when they start.
+        """
+        settings = self.teacher.settings if self.teacher is not None else None
+        if settings is None or settings.endpoint is None:
+            return
+        if settings.api_key_env is None or settings.api_key_env in os.environ:
+            from fdd_ray.engines.openai import check_endpoint
+
+            check_endpoint(settings)
 
     def _fleets(self) -> list[Fleet]:
         return [self.student, *([self.teacher] if self.teacher else [])]

@@ -33,7 +33,7 @@ from fdd_ray.nodes import MAX_BYTES, Node, compose, odd_integer, shorten
 S = TypeVar("S")
 _UNSET: Any = object()
 _LIMITS = ("ge", "gt", "le")
-_MOST_CHARACTERS = 1000
+_MOST_CHARACTERS = 1_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -206,8 +206,10 @@ def _choices(annotation: Any) -> str:
 
 def _override(root: Node, text: str, problems: list[str]) -> None:
     key, equals, raw = text.partition("=")
-    where = f"--set {shorten(text)}"
     names = key.strip().split(".")
+    # What may be a secret that was typed in the wrong place is not repeated.
+    hidden = re.search("key|token|secret|password", names[-1], re.IGNORECASE)
+    where = f"--set {shorten(key)}=..." if hidden else f"--set {shorten(text)}"
     if not equals or not all(names):
         problems.append(f"{where}: write it as --set key=value, for example --set finetune.epochs=3")
         return

@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from fdd_ray.errors import ExperimentError
+from fdd_ray.experiment import Experiment
 from fdd_ray.settings import changed_keys, parse_settings, read_settings, setting, to_plain
 
 
@@ -111,3 +112,11 @@ def test_changed_keys_names_what_differs() -> None:
         "d: '(absent)' -> 4",
     ]
     assert changed_keys({"a": [1, 2]}, {"a": [1, 2]}) == []
+
+
+def test_what_may_be_a_secret_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("{}")
+    with pytest.raises(ExperimentError) as caught:
+        read_settings(Experiment, path, ["teacher.api_key=sk-canary-123"])
+    assert "canary" not in str(caught.value) and "--set teacher.api_key=..." in str(caught.value)

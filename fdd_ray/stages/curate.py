@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fdd_ray.agreement import AgreementSettings, judge
-from fdd_ray.curation.contamination import BenchmarkGuard
+from fdd_ray.curation.contamination import BenchmarkGuard, ContaminationSettings
 from fdd_ray.curation.duplicates import DuplicateSettings, Entry
 from fdd_ray.deduplication import (
     FEW_ROWS,
@@ -40,7 +40,8 @@ from fdd_ray.store.run import Counts, StageFolder, StageResult, count_outcomes, 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ORIGINS: tuple[Origin, ...] = ("complex", "similar")
+# Benchmarks were guarded against, by all measures, before the teacher solved anything. This is the last look.
+_LAST_LOOK = ContaminationSettings(ngram=None, containment=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,7 @@ class _Curation:
         files.remove(judged)
         counts = {
             origin: merge_counts([count_outcomes(_tally(tally["counts"], origin)) for tally in tallies])
-            for origin in _ORIGINS
+            for origin in sorted({"complex", "similar"} | {key[0] for tally in tallies for key in tally["counts"]})
         }
         return {
             "counts": {origin: dataclasses.asdict(count) for origin, count in counts.items()},
@@ -167,7 +168,8 @@ class _Reader:
     def open(self) -> None:
         self._guard = BenchmarkGuard(
             {name: from_table(files.read_tables([path], schema_of(Problem)), Problem) for name, path in
-             self.benchmarks.items()}
+             self.benchmarks.items()},
+            _LAST_LOOK,
         )  # fmt: skip
 
     def read(self, place: Place, number: int) -> list[Entry]:
@@ -295,5 +297,5 @@ def _columns(row_type: type, *names: str) -> pa.Schema:
     return pa.schema([schema_of(row_type).field(name) for name in names])
 
 
-def _tally(counts: Sequence[Sequence[Any]], wanted: Origin) -> Counter[tuple[str, str]]:
+def _tally(counts: Sequence[Sequence[Any]], wanted: str) -> Counter[tuple[str, str]]:
     return Counter({(outcome, reason): count for origin, outcome, reason, count in counts if origin == wanted})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import fdd_ray.workshop
+import fdd_ray.resources
 from fdd_ray.cli import main
 
 from .harness import Place, RayStarts
@@ -24,7 +24,7 @@ def all_is_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a run imports on its way is imported: the user of an unprivileged case may not be able to."""
     place = Place(tmp_path_factory.mktemp("good"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fdd_ray.workshop, "ray_session", _refuse)
+        patch.setattr(fdd_ray.resources, "ray_session", _refuse)
         with pytest.raises(RayStarts):
             main(["run", place.experiment(student={"model": str(place.model())})])
     assert main(["status", str(place.run)]) == 0
@@ -33,7 +33,7 @@ def all_is_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, all_is_imported: None) -> Iterator[Place]:
     """An empty folder, the current one; ``RayStarts`` is raised where Ray would be started."""
-    monkeypatch.setattr(fdd_ray.workshop, "ray_session", _refuse)
+    monkeypatch.setattr(fdd_ray.resources, "ray_session", _refuse)
     folder = Path(tempfile.mkdtemp(prefix="malformed-"))
     folder.chmod(0o777)
     monkeypatch.chdir(folder)

@@ -122,6 +122,14 @@ def test_surplus_is_counted_and_one_origin_fills_for_the_other(tmp_path: Path) -
     assert result.summary["kept"] == {"complex": 3, "similar": 1}
 
 
+def test_bridges_have_a_quota_and_a_count_of_their_own(tmp_path: Path) -> None:
+    origins: list[Origin] = ["bridge", "bridge", "similar", "complex"]
+    variations = [_variation(i, origin=origin) for i, origin in enumerate(origins)]
+    result, rows = _curate(tmp_path, variations, quotas={"complex": 1, "similar": 1, "bridge": 1})
+    assert result.summary["kept"] == {"bridge": 1, "complex": 1, "similar": 1}
+    assert rows["r-001"].reason == "over_quota" and rows["r-000"].origin == "bridge"
+
+
 def test_what_failed_or_was_rejected_before_keeps_its_reason(tmp_path: Path) -> None:
     failed = dataclasses.replace(_variation(1), outcome="failed", reason="engine: gone", solutions=(), rationales=())
     empty = dataclasses.replace(_variation(2), outcome="rejected", reason="no_problem", solutions=(), rationales=())
