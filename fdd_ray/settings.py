@@ -33,7 +33,7 @@ from fdd_ray.nodes import MAX_BYTES, Node, compose, odd_integer, shorten
 S = TypeVar("S")
 _UNSET: Any = object()
 _LIMITS = ("ge", "gt", "le")
-_MOST_CHARACTERS = 1_000
+_MOST_CHARACTERS = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
