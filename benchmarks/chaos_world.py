@@ -37,7 +37,11 @@ _PULSE = {
 }
 _VICTIMS = {"engine": "EngineActor", "worker": "RayTrainWorker"}
 # Ray's own processes, which stay; a ray::IDLE worker waits for the next run.
-_SYSTEM = ("raylet", "gcs_server", "log_monitor", "ray::IDLE", "agent", "monitor", "forkserver", "resource_tracker")
+_SYSTEM = (
+    *("raylet", "gcs_server", "log_monitor", "dashboard", "monitor", "Agent", "agent", "ray::IDLE", "forkserver"),
+    *("resource_tracker", "_StatsActor", "ActorLocationTracker", "_AutoscalingCoordinatorActor"),
+    "_UsageCollectionActor",
+)
 
 
 class World:

@@ -63,6 +63,27 @@ def test_every_row_of_every_stage_is_accounted_for(golden: tuple[str, list[str]]
     assert entry["kept"] > 100 and entry["failed"] == 0
 
 
+def test_the_report_accounts_for_each_round_by_reason(
+    golden: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the report says of each round is what lies on disk, row by row, and adds up to what was asked."""
+    directory = golden[0]
+    assert main(["report", directory]) == 0
+    report = capsys.readouterr().out
+    requests = files.count_rows(f"{directory}/round-01/split/requests.parquet")
+    rounds: list[tuple[str, list[Any], int]] = [
+        ("seed problems", _rows(directory, "round-00/rationales", Taught), 200),
+        ("new problems asked for", _rows(directory, "round-01/curate", Curated), requests),
+    ]
+    for number, (what, rows, asked) in enumerate(rounds):
+        outcomes = Counter(row.outcome for row in rows)
+        assert sum(outcomes.values()) == asked
+        account = f"{outcomes['kept']} kept + {outcomes['rejected']} rejected + {outcomes['failed']} failed"
+        assert f"round {number}: {asked} {what} = {account}" in report
+        for reason, count in Counter(row.reason for row in rows if row.outcome == "rejected").items():
+            assert f"    {reason} " in report and f" {count:>6}  {100 * count / asked:5.1f} %" in report
+
+
 def test_rows_flow_from_stage_to_stage_by_id(golden: tuple[str, list[str]]) -> None:
     directory = golden[0]
     pool = from_table(files.read_tables([f"{directory}/round-00/problems/pool.parquet"], schema_of(Problem)), Problem)
