@@ -16,6 +16,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from fdd_ray.errors import EngineError
+
+_DEADLINE_S = 300.0
+
 
 class _Gate:
     """The Ray actor behind a gate."""
@@ -36,6 +40,10 @@ class _Gate:
 
     def close(self) -> None:
         self._closed = True
+
+    def reset(self) -> None:
+        self._closed = False
+        self._begun.clear()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +73,22 @@ class Gate:
         """Note that ``names`` are finished; their counts are forgotten."""
         await self.actor.leave.remote(list(names))
 
+    def reset(self) -> None:
+        """Open the gate again, and forget what was begun: another stage begins."""
+        self._tell(self.actor.reset)
+
     def close(self) -> None:
         """Let nothing in any more; what is in goes on."""
+        self._tell(self.actor.close)
+
+    def _tell(self, method: Any) -> None:
         import ray
 
-        ray.get(self.actor.close.remote(), timeout=30)
+        try:
+            ray.get(method.remote(), timeout=_DEADLINE_S)
+        except ray.exceptions.RayError as error:
+            raise EngineError(
+                f"the gate of the stages, a Ray actor on the driver's node that needs no CPU, gave no answer within"
+                f" {_DEADLINE_S:g} s ({type(error).__name__}); look at `ray status` and Ray's logs, and run the same"
+                " command again"
+            ) from error

@@ -66,6 +66,7 @@ class Overseer:
         self._costs = costs or {}
         self._grace_s = grace_s
         self._say = say
+        self._gate: Gate | None = None
         self._in_rows = False
         self._told_to_end = False
 
@@ -90,7 +91,10 @@ class Overseer:
             why = self.meter.exceeded()
             return budget_error(label, why) if why else None
 
-        brake = Brake(Gate.open(), reason, self._say)
+        if self._gate is None:
+            self._gate = Gate.open()
+        self._gate.reset()
+        brake = Brake(self._gate, reason, self._say)
         self._in_rows = True
         try:
             yield brake

@@ -32,6 +32,7 @@ from fdd_ray.engines.base import EngineSettings, Reply, Sample, Sampling
 from fdd_ray.errors import ExperimentError
 from fdd_ray.prompts import Message, load_prompts
 from fdd_ray.records import content_id, stable_seed
+from fdd_ray.store.fetch import fetch_folder
 from fdd_ray.tiny.grammar import Story, sample_cast
 from fdd_ray.tiny.parse import parse_story
 from fdd_ray.tiny.variations import complexify, similar
@@ -95,7 +96,8 @@ class SimulatedEngine:
 
     def _use(self, weights: str) -> None:
         self._weights = weights
-        skill = Path(weights) / "simulated.json"
+        on_a_store = "://" in weights and not weights.startswith("tiny://")
+        skill = Path(fetch_folder(weights) if on_a_store else weights) / "simulated.json"
         if self._right is not None:
             self._share = self._right
         elif skill.is_file():

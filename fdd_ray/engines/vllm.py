@@ -19,6 +19,7 @@ from fdd_ray.engines.base import EngineSettings, PromptTooLong, Reply, RequestEr
 from fdd_ray.engines.reload import EXTENSION
 from fdd_ray.errors import EngineError
 from fdd_ray.prompts import Message, prepare_tokenizer, render_prompt
+from fdd_ray.store.fetch import fetch_folder
 
 CPU_KV_CACHE_MIB = 256
 
@@ -40,11 +41,11 @@ def engine_arguments(settings: EngineSettings, weights: str, on_gpu: bool) -> di
 
     Args:
         settings: The role's settings.
-        weights: Folder or hub id of the weights to start with.
+        weights: Folder, URL or hub id of the weights to start with.
         on_gpu: Whether the engine has GPUs.
     """
     arguments: dict[str, Any] = {
-        "model": resolve_model(weights),
+        "model": _local(weights),
         "revision": settings.revision,
         "trust_remote_code": settings.trust_remote_code,
         "tensor_parallel_size": settings.tensor_parallel if on_gpu else 1,
@@ -66,6 +67,12 @@ def engine_arguments(settings: EngineSettings, weights: str, on_gpu: bool) -> di
         # Without an explicit size, vLLM on CPU takes a share of all memory for itself.
         arguments["kv_cache_memory_bytes"] = (settings.kv_cache_mib or CPU_KV_CACHE_MIB) << 20
     return {**arguments, **settings.engine_args}
+
+
+def _local(weights: str) -> str:
+    """A folder or hub id that vLLM can load: what lies on an object store is fetched."""
+    model = resolve_model(weights)
+    return fetch_folder(model) if "://" in model else model
 
 
 def _parameters(sampling: Sampling) -> Any:
@@ -161,7 +168,7 @@ class InProcessEngine:
         def load() -> None:
             while self._engine.has_unfinished_requests():
                 self._step()
-            self._engine.collective_rpc("reload_completely", kwargs={"weights_path": resolve_model(weights)})
+            self._engine.collective_rpc("reload_completely", kwargs={"weights_path": _local(weights)})
             _require_reset(self._engine.reset_prefix_cache())
             _settle(loop, future, result=None)
 
@@ -245,9 +252,10 @@ class ProcessEngine:
 
     async def reload(self, weights: str) -> None:
         """Load other weights of the same architecture in place; requests in flight finish first."""
+        path = await asyncio.to_thread(_local, weights)
         await self._engine.pause_generation(mode="wait")
         try:
-            await self._engine.collective_rpc("reload_completely", kwargs={"weights_path": resolve_model(weights)})
+            await self._engine.collective_rpc("reload_completely", kwargs={"weights_path": path})
             _require_reset(await self._engine.reset_prefix_cache())
         finally:
             await self._engine.resume_generation()

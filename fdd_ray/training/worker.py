@@ -27,6 +27,7 @@ from ray.train.torch import get_device
 
 from fdd_ray.errors import FddError, TrainingError
 from fdd_ray.settings import to_plain
+from fdd_ray.store.fetch import fetch_folder
 from fdd_ray.training.examples import Tokens, read_examples, render
 from fdd_ray.training.export import export, gathered_weights
 from fdd_ray.training.model import CompletionLoss, load_student, parameter_groups
@@ -121,18 +122,13 @@ def _dtype(job: Job) -> torch.dtype:
 def _prepare(job: Job, dtype: torch.dtype) -> tuple[Any, Any, Tokens]:
     """The student, its tokenizer and the rendered examples."""
     settings = job.settings
-    with tempfile.TemporaryDirectory(prefix="fdd-base-") as folder:
-        path = job.base_model
-        if "://" in path:
-            filesystem, remote = fsspec.core.url_to_fs(path)
-            filesystem.get(remote.rstrip("/") + "/", folder + "/", recursive=True)
-            path = folder
-        try:
-            model, tokenizer = load_student(
-                path, dtype=dtype, packing=settings.packing, trust_remote_code=job.trust_remote_code
-            )
-        except OSError as error:
-            raise TrainingError(f"cannot load the student {job.base_model}: {error}") from error
+    path = fetch_folder(job.base_model) if "://" in job.base_model else job.base_model
+    try:
+        model, tokenizer = load_student(
+            path, dtype=dtype, packing=settings.packing, trust_remote_code=job.trust_remote_code
+        )
+    except OSError as error:
+        raise TrainingError(f"cannot load the student {job.base_model}: {error}") from error
     tokens = render(
         read_examples(job.examples),
         tokenizer,
