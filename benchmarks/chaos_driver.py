@@ -4,6 +4,9 @@ Fine-tuning with Ray Train has a fixed cost of some twenty seconds, too much for
 ``CHAOS_TRAINER=scripted`` a student is a folder whose ``simulated.json`` says how skilled the simulated
 engine is with it; everything else is the real thing.
 
+With ``CHAOS_CALLS=FOLDER`` engines log each request before they answer it, as the simulated engine does by
+itself, and its tokens afterwards: the class of the engine actors is replaced by one that is sent along.
+
     CHAOS_TRAINER=scripted python benchmarks/chaos_driver.py run experiment.yaml --set rounds=1
 """
 
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fdd_ray import cli, training
+from fdd_ray.engines import actor
 from fdd_ray.store import files
 from fdd_ray.training import fit
 
@@ -36,11 +40,33 @@ def scripted_training(settings: Any, *, examples: Sequence[str], output: str, **
     )  # fmt: skip
 
 
+def recording(base: type, folder: str) -> type:
+    """An engine actor that logs what it is asked, ``time key``, and what that took, ``key tokens``."""
+
+    class RecordingEngineActor(base):  # type: ignore[misc]
+        async def generate(self, weights: str, messages: Any, sampling: Any) -> Any:
+            from fdd_ray.engines.simulated import call_key
+
+            key = call_key(weights, messages[-1]["content"], sampling.seed)
+            _append(f"{os.getpid()}.log", f"{time.time():.6f} {key}")
+            reply = await super().generate(weights, messages, sampling)
+            _append(f"{os.getpid()}.tokens", f"{key} {reply.prompt_tokens + reply.completion_tokens}")
+            return reply
+
+    def _append(name: str, line: str) -> None:
+        with open(os.path.join(folder, name), "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    return RecordingEngineActor
+
+
 def main() -> int:
     """Run one fdd-ray command; its modules are imported after the trainer was replaced."""
     if os.environ.get("CHAOS_TRAINER") == "scripted":
         training.finetune = scripted_training
         fit.warm_up = lambda: None
+    if calls := os.environ.get("CHAOS_CALLS"):
+        actor.EngineActor = recording(actor.EngineActor, calls)  # type: ignore[misc]
     return cli.main()
 
 

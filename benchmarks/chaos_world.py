@@ -18,7 +18,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +49,7 @@ class World:
     def __init__(self, nodes: int = 2) -> None:
         self._size = nodes
         self._nodes: list[Any] = []
+        self._due: list[float] = []
 
     def __enter__(self) -> World:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -89,12 +89,18 @@ class World:
         """Let a node of two CPUs join."""
         self._nodes.append(self._cluster.add_node(num_cpus=2, object_store_memory=_STORE_BYTES))
 
+    def mend(self) -> None:
+        """Let nodes join in place of those that were lost some time ago; to be called often."""
+        while self._due and self._due[0] <= time.monotonic():
+            self._due.pop(0)
+            self.add_node()
+
     def victims(self, kind: str) -> list[psutil.Process]:
         """The processes of engines or training workers."""
         found = []
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and _title(process).startswith(f"ray::{_VICTIMS[kind]}"):
+                if process.status() != psutil.STATUS_ZOMBIE and _is(process, _VICTIMS[kind]):
                     found.append(process)
         return found
 
@@ -103,9 +109,11 @@ class World:
         if kind == "driver":
             return driver.kill()
         if kind == "raylet":
+            if not self._nodes:
+                return ""
             node = self._nodes.pop(rng.randrange(len(self._nodes)))
             self._cluster.remove_node(node, allow_graceful=False)
-            threading.Timer(rng.uniform(0.5, 3.0), self.add_node).start()
+            self._due.append(time.monotonic() + rng.uniform(0.5, 3.0))
             return f"node {node.unique_id[-8:]}"
         processes = sorted(self.victims(kind), key=lambda process: process.pid)
         if not processes:
@@ -132,7 +140,8 @@ class World:
 
     def whole(self) -> None:
         """Wait until all nodes are there, and no more."""
-        while len(self._nodes) < self._size:
+        while self._due:
+            self.mend()
             time.sleep(0.1)
         self._cluster.wait_for_nodes(60)
 
@@ -188,6 +197,12 @@ def reap() -> None:
         with contextlib.suppress(psutil.Error, ChildProcessError):
             if process.status() == psutil.STATUS_ZOMBIE:
                 os.waitpid(process.pid, os.WNOHANG)
+
+
+def _is(process: psutil.Process, actor: str) -> bool:
+    """Whether this is a Ray worker of an actor class: its title is ray::NAME:CLASS.method, or ray::CLASS."""
+    title = _title(process)
+    return title.startswith("ray::") and actor in title
 
 
 def _title(process: psutil.Process) -> str:

@@ -139,7 +139,9 @@ def finetune(
         while not (ended := bool(ray.wait([running], timeout=_WATCH_S)[0])):
             if watch is not None:
                 watch()
-            started = started or bool(filesystem.exists(path))
+            if not started:
+                filesystem.invalidate_cache()
+                started = bool(filesystem.exists(path))
             if not started and time.monotonic() - began > settings.start_deadline_s:
                 raise _not_started(settings, resources)
         metrics = ray.get(running)

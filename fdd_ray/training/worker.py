@@ -108,7 +108,8 @@ def _mark_start(marks: str) -> int:
     """Tell the driver that the workers have started; returns how often they had started before."""
     filesystem, path = fsspec.core.url_to_fs(marks)
     filesystem.makedirs(path, exist_ok=True)
-    before = len(filesystem.ls(path, detail=False))
+    filesystem.invalidate_cache()
+    before = len(filesystem.find(path))  # object stores know no empty folders
     filesystem.pipe_file(f"{path}/{uuid.uuid4().hex}", b"started")
     return before
 

@@ -132,7 +132,7 @@ CASES = [
     Case("an unknown key in a group", changed(teach={"sampels": 1}), 2, "teach.sampels is not", "teach.samples?"),
     Case("an empty key", with_lines("'': 3"), 2, " is not a setting", "allowed here:"),
     Case("a key of control characters", with_lines('"\\e[2Jx": 1'), 2, "\\x1b[2Jx is not a setting", "allowed here:"),
-    Case("a hundred unknown keys", with_lines(*(f"qqq{n}: 1" for n in range(100))), 2, "qqq0 is not", "more; correct these first"),
+    Case("a hundred unknown keys", with_lines(*(f"qqq{n}: 1" for n in range(100))), 2, "qqq0 is not", "more; correct"),
     Case("a key of a million letters", with_lines("? " + "k" * 100_000, ": 1"), 2, "kkk... is not", "allowed here:"),
     Case("a missing setting", without("student"), 2, "student is missing", "The base student"),
     # Its values.
