@@ -43,5 +43,5 @@ def test_poison_is_set_aside_and_its_neighbours_are_answered(tmp_path: Path) -> 
     assert failed == [7], replies
     assert isinstance(replies[7], EngineError) and "gave up after 4 tries" in str(replies[7])
     asked = sum(len(log.read_text().splitlines()) for log in tmp_path.iterdir())
-    assert len(list(tmp_path.iterdir())) >= 5  # every one of its tries cost an engine
+    assert len(list(tmp_path.iterdir())) >= 4  # every one of its tries cost an engine
     assert asked < 24 * 4
