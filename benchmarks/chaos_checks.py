@@ -163,7 +163,7 @@ def compare(outcome: Outcome, reference: Outcome, *, exact: bool = True) -> list
 
 def asked_after_written(outcome: Outcome, written: Mapping[Path, float]) -> list[str]:
     """Requests for rows that were on disk already, each in words."""
-    times = {}
+    times: dict[tuple[str, str], float] = {}
     for path, time in written.items():
         if path.exists():
             stage = f"{path.parts[-3]}/{path.parts[-2]}"
@@ -194,15 +194,20 @@ def repeated(outcome: Outcome) -> int:
     return len(outcome.calls) - len({call.key for call in outcome.calls})
 
 
-def check_records(run: Path) -> list[str]:
-    """Whether what is kept beside the rows is in order: the ledger, the status, the lease."""
+def check_records(run: Path, taken_over: int = 0) -> list[str]:
+    """Whether what is kept beside the rows is in order: the ledger, the status, the lease.
+
+    Args:
+        run: The run directory.
+        taken_over: Stages that were finished elsewhere, of which the ledger knows nothing.
+    """
     found = []
     events = read_ledger(str(run))
     if not events or events[-1]["event"] != "run ended" or events[-1]["reason"] != "finished":
         found.append(f"the ledger ends with {events[-1] if events else 'nothing'}")
     finished = Counter((e["stage"], e["round"]) for e in events if e["event"] == "stage finished")
     stages = read_status(str(run))["stages"]
-    if len(finished) != len(stages) or any(count > 1 for count in finished.values()):
+    if len(finished) + taken_over != len(stages) or any(count > 1 for count in finished.values()):
         found.append(f"{len(stages)} stages, but the ledger tells of {dict(finished)} finished")
     leases = sorted((run / "lease").glob("*.json"))
     if not leases or not json.loads(leases[-1].read_text(encoding="utf-8"))["released"]:

@@ -66,7 +66,7 @@ def main() -> int:
         training.finetune = scripted_training
         fit.warm_up = lambda: None
     if calls := os.environ.get("CHAOS_CALLS"):
-        actor.EngineActor = recording(actor.EngineActor, calls)  # type: ignore[misc]
+        actor.EngineActor = recording(actor.EngineActor, calls)  # type: ignore[misc, assignment]
     return cli.main()
 
 

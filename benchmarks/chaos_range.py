@@ -33,6 +33,8 @@ from chaos_checks import (
 from chaos_world import Driver, World
 
 BLOCK_ROWS, BLOCKS, MAP_ACTORS = 8, 2, 2
+REQUEST_S = 0.08
+CHECKPOINT_STEPS = 5
 # A row of synthesise asks twice, any other once.
 BOUND = BLOCK_ROWS * BLOCKS * MAP_ACTORS * 2
 _ENDS_BY_ITSELF = 3  # how often a driver that was not killed may give up before that is a failure
@@ -72,13 +74,13 @@ class Experiment:
 SCRIPTED = Experiment([*_COMMON, *_ROUND])
 # Checkpoints often, so that nearly every kill has one to go on from.
 TRAINED = Experiment(
-    [*_COMMON, "rounds=0", "pool.size=64", "finetune.epochs=25", "finetune.checkpoint_steps=5",
+    [*_COMMON, "rounds=0", "pool.size=64", "finetune.epochs=25", f"finetune.checkpoint_steps={CHECKPOINT_STEPS}",
      "finetune.max_failures=20"],
     scripted=False,
     starts_with=("round-00/problems", "base/score", "round-00/rationales"),
 )  # fmt: skip
 REAL = Experiment(
-    [*_COMMON, *_ROUND, "teacher.replicas=1", "finetune.epochs=4", "finetune.checkpoint_steps=5",
+    [*_COMMON, *_ROUND, "teacher.replicas=1", "finetune.epochs=4", f"finetune.checkpoint_steps={CHECKPOINT_STEPS}",
      "finetune.max_failures=20"],
     simulated=False, scripted=False, exact=False,
 )  # fmt: skip
@@ -120,16 +122,23 @@ class Reference:
     trained: float
 
     def moments(self, plan: Plan, rng: random.Random) -> list[Moment]:
-        """One kill in each of equal parts of the run, uniformly."""
+        """One kill in each of equal parts of the run: half of them uniformly in time, half in requests.
+
+        Time also hits what lies between the stages; requests always hit rows that are being worked on.
+        """
         found = []
         for i in range(plan.kills):
             kind = plan.kind if plan.kind != "mixed" else rng.choice(("driver", "engine", "raylet", "worker"))
-            start, stop = (0.0, self.seconds) if kind == "driver" else (self.asked[0] - 1.0, self.asked[-1])
-            second = start + (stop - start) * (i + rng.random()) / plan.kills
-            requests = bisect.bisect(self.asked, second)
-            delay = second - (self.asked[requests - 1] if requests else 0.0)
+            share = (i + rng.random()) / plan.kills
+            if rng.random() < 0.5:
+                requests, delay = int(share * len(self.asked)), rng.uniform(0.0, REQUEST_S)
+            else:
+                start, stop = (0.0, self.seconds) if kind == "driver" else (self.asked[0] - 1.0, self.asked[-1])
+                second = start + (stop - start) * share
+                requests = bisect.bisect(self.asked, second)
+                delay = second - (self.asked[requests - 1] if requests else 0.0)
             if kind == "worker":
-                requests, delay = 0 if plan.kind == kind else requests, rng.uniform(0.0, self.trained)
+                requests, delay = 0 if plan.kind == kind else requests, rng.uniform(0.0, 0.9 * self.trained)
             found.append(Moment(kind, requests, delay))
         return found
 
@@ -210,7 +219,7 @@ class Range:
     def _arguments(self) -> list[str]:
         settings = [f"storage={self.folder}", "name=run", f"seed={self._seed}", *self.experiment.settings]
         if self.experiment.simulated:
-            engine = f"{{seconds: 0.08, spread: 1.0, calls: {self.calls}}}"
+            engine = f"{{seconds: {REQUEST_S}, spread: 1.0, calls: {self.calls}}}"
             for role in ("teacher", "student"):
                 settings += [f"{role}.engine=simulated", f"{role}.replicas=2", f"{role}.engine_args={engine}"]
         return [part for setting in settings for part in ("--set", setting)]
@@ -228,12 +237,13 @@ def disturbed(place: Range, reference: Reference, plan: Plan, deadline_s: float)
     clock = time.monotonic()
     watcher.start()
     driver.start()
-    while driver.code != 0 and not trouble:
+    # Asked once in each turn: it may end between two questions.
+    while (code := driver.code) != 0 and not trouble:
         time.sleep(_POLL_S)
         place.world.mend()
         if time.monotonic() - clock > deadline_s:
             trouble = f"not finished after {deadline_s:.0f} s in {stage_at(place.run)}: {driver.last_words()}"
-        elif driver.code is not None:
+        elif code is not None:
             gave_up.append(driver.last_words())
             if len(gave_up) > _ENDS_BY_ITSELF:
                 trouble = f"gave up {len(gave_up)} times"
@@ -263,13 +273,15 @@ def judge(place: Range, reference: Reference, line: Mapping[str, Any], written: 
     if line["trouble"]:
         return {"good": False}
     outcome = read_outcome(place.run, place.calls)
-    wrong = compare(outcome, reference.outcome, exact=place.experiment.exact) + check_records(place.run)
+    experiment = place.experiment
+    wrong = compare(outcome, reference.outcome, exact=experiment.exact)
+    wrong += check_records(place.run, len(experiment.starts_with))
     again = asked_after_written(outcome, written)
     in_flight = [rows_in_flight(outcome, written, kill["time"]) for kill in line["killed"]]
     trained = [outcome.trained[stage] for stage in sorted(outcome.trained)]
-    # Of the checkpoint that is being written when a worker is killed, only the one before it is whole.
+    # The checkpoint that is being taken over when a worker is killed may not count yet; the one before it does.
     known = max((kill["checkpoint"] for kill in line["killed"] if "RayTrainWorker" in kill["victim"]), default=0)
-    if known and max(entry["resumed_from"] for entry in trained) < known - 5:
+    if known and max(entry["resumed_from"] for entry in trained) < known - CHECKPOINT_STEPS:
         wrong.append(f"a checkpoint of step {known} was there, but training went on from {trained}")
     good = not (wrong or again or line["strays"]) and repeated(outcome) <= sum(in_flight)
     return {

@@ -53,12 +53,12 @@ class World:
 
     def __enter__(self) -> World:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        import ray._private.utils as ray_utils
+        from ray._common.utils import get_ray_address_file
         from ray.cluster_utils import Cluster
 
         # What loses its parent becomes our child, so that nothing that was left behind can hide.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        note = Path(ray_utils.get_ray_address_file(None))
+        note = Path(get_ray_address_file(None))
         before = note.read_bytes() if note.exists() else None
         self._cluster = Cluster(
             initialize_head=True,

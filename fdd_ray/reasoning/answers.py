@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Literal
 
-from fdd_ray.reasoning.cleaning import folded, last_boxed
+from fdd_ray.reasoning.markup import folded, last_boxed
 from fdd_ray.reasoning.numbers import MINUS, WHOLE, Number, parse_number, write_number
 from fdd_ray.reasoning.times import HALF_DAY, read_time, write_time
 from fdd_ray.reasoning.units import conversion

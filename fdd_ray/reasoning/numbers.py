@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from fdd_ray.reasoning.cleaning import cleaned
+from fdd_ray.reasoning.markup import cleaned
 from fdd_ray.reasoning.units import Unit, find_unit
 
 _LONGEST_ANSWER: Final = 200

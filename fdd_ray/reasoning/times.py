@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from fdd_ray.reasoning.cleaning import cleaned
+from fdd_ray.reasoning.markup import cleaned
 
 HALF_DAY: Final = 12 * 60 * 60
 _LONGEST: Final = 60
