@@ -120,8 +120,9 @@ class World:
             return ""
         process = rng.choice(processes)
         with contextlib.suppress(psutil.NoSuchProcess):
+            whom = f"{_title(process)} {process.pid}"  # said before: the dead may be gone at once
             process.kill()
-            return f"{_title(process) or kind} {process.pid}"
+            return whom
         return ""
 
     def strays(self, patience_s: float) -> list[psutil.Process]:
