@@ -36,7 +36,9 @@ def fetch_folder(path: str) -> str:
     with explained("read", path):
         store, root = filesystem_of(path)
         store.invalidate_cache()
-        found: dict[str, Any] = store.find(root, detail=True)
+        listed: dict[str, Any] = store.find(root, detail=True)
+    # Object stores may hold empty objects in the names of folders.
+    found = {name: entry for name, entry in listed.items() if not name.endswith("/") and name != root.rstrip("/")}
     if not found:
         raise StoreError(f"there is nothing at {path}; check the path, or do the stage that made it anew")
     place = _cache() / _key(path, found)

@@ -283,7 +283,9 @@ def sizes(path: str, skip: Sequence[str] = ()) -> dict[str, int]:
 def _entries(path: str) -> dict[str, Any]:
     with explained("list", path), contextlib.suppress(FileNotFoundError):
         filesystem, inner = filesystem_of(path)
-        named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in filesystem.ls(inner, detail=True))
+        # Object stores may hold an empty object in a folder's own name, which is no file in it.
+        inside = [e for e in filesystem.ls(inner, detail=True) if e["name"].rstrip("/") != inner.rstrip("/")]
+        named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in inside)
         return {name: entry for name, entry in named if name and not name.startswith(".")}
     return {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fdd_ray.errors import StoreError
 from fdd_ray.report.status import read_status
 from fdd_ray.store import files
+from fdd_ray.store.fetch import fetch_folder
 from fdd_ray.store.lease import read_holder
 from fdd_ray.store.ledger import Ledger, read_ledger
 from fdd_ray.store.run import Counts, Run, StageFolder, StageResult
@@ -98,3 +100,18 @@ def test_a_long_ledger_is_not_put_again_whole_for_ever(s3_storage: str, monkeypa
     copy.append("a", n=7)
     ledger.append("a", n=8)
     assert [event["n"] for event in read_ledger(s3_storage)] == list(range(9))
+
+
+def test_a_marker_in_a_folders_name_is_no_file(s3_storage: str) -> None:
+    """Some writers, pyarrow among them, put an empty object where a folder is meant."""
+    import s3fs
+
+    store = s3fs.S3FileSystem()
+    bucket = s3_storage.removeprefix("s3://")
+    for key in ("run/", "run/deep/", "run/deep/model/"):
+        store.call_s3("put_object", Bucket=bucket.split("/")[0], Key=f"{key}", Body=b"")
+    files.write_bytes(f"{s3_storage}/run/deep/model/weights", b"12345")
+    assert files.sizes(f"{s3_storage}/run") == {"deep/model/weights": 5}
+    assert files.list_names(f"{s3_storage}/run/deep/model") == ["weights"]
+    fetched = Path(fetch_folder(f"{s3_storage}/run/deep/model"))
+    assert [path.name for path in fetched.iterdir()] == ["weights"]
