@@ -281,7 +281,7 @@ def _deduplicate(options: argparse.Namespace) -> int:
     check_outputs(outputs, [source.path for source in (*sources, *against)], force=options.force)
     settings = DuplicateSettings(per_template=options.per_template, similarity=options.similarity)
     result = cleaning.run(sources, against, settings, output=options.output, evidence=options.evidence)
-    for row in result.examples:
+    for row in result.examples[: cleaning.SHOWN]:
         print(f"fdd-ray: unreadable, such as {row.file}:{row.line}: {row.reason}: {row.detail}", file=sys.stderr)
     if options.json:
         _print_json(result.as_plain())

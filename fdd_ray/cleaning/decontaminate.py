@@ -142,8 +142,10 @@ def tables(result: Decontaminated) -> str:
 
 
 def warnings(result: Decontaminated) -> list[str]:
-    """What a user has to know that is no count: benchmark rows that nothing was checked against."""
+    """What a user has to know that is no count: rows that could not be read, in the files and the benchmarks."""
     lines = []
+    unread = [rejection for rejection in result.loaded.rejections if rejection.reason != "duplicate"]
+    lines += [f"unreadable, such as {row.file}:{row.line}: {row.reason}: {row.detail}" for row in unread[:_SHOWN_ROWS]]
     for name, held in result.benchmarks.items():
         bad = [rejection for rejection in held.rejections if rejection.reason != "duplicate"]
         if bad:
@@ -163,7 +165,11 @@ def clean_rows(result: Decontaminated) -> list[dict[str, Any]]:
 
 
 def evidence_rows(result: Decontaminated) -> list[dict[str, Any]]:
-    """One row for each removed problem: what it is too close to, by which measure, and the words they share."""
+    """One row for each row of the files that is not among the clean ones.
+
+    Of a removed problem: what it is too close to, by which measure, and the words they share. Of a row that
+    repeats a question (also with another answer) or could not be read: why, in words.
+    """
     return [
         {
             "id": removal.problem.id,
@@ -177,6 +183,10 @@ def evidence_rows(result: Decontaminated) -> list[dict[str, Any]]:
             "benchmark_question": removal.benchmark_question,
         }
         for removal in result.removed
+    ] + [
+        {"source": f"{row.file}:{row.line}", "reason": "repeated" if row.reason == "duplicate" else row.reason}
+        | {"detail": row.detail}
+        for row in result.loaded.rejections
     ]
 
 

@@ -38,7 +38,8 @@ from fdd_ray.report.table import align
 from fdd_ray.settings import to_plain
 from fdd_ray.store import files
 
-_EXAMPLES: Final = 3
+SHOWN: Final = 3
+_MOST_UNREADABLE: Final = 10_000  # that are kept as evidence; all are counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Deduplicated:
         known: Problems to compare with (``--against``).
         dropped: How many rows were dropped, by reason.
         unreadable: How many rows are no problem, by reason.
-        examples: Some of the unreadable rows, also of ``--against``.
+        examples: Unreadable rows, also of ``--against``; of very many, the first.
         settings: What counted as too much alike.
         places: Where the problems of the files lie.
         pool: Where the known ones lie.
@@ -100,13 +101,13 @@ class Deduplicated:
                     yield fields | solution | {"source": problem.source}
 
     def evidence_rows(self) -> Iterator[dict[str, Any]]:
-        """One row for each dropped problem: why, and the kept problem that it collided with."""
+        """One row for each dropped problem (why, and the kept problem that it collided with) and unreadable row."""
         wanted = {finding.evidence for finding in read_findings(self.folder).values()}
-        questions: dict[str, str] = {}
+        like: dict[str, Problem] = {}
         for place in (*self.pool, *self.places):
             for _, problem in _numbered(place):
                 if problem.id in wanted:
-                    questions.setdefault(problem.id, problem.question)
+                    like.setdefault(problem.id, problem)
         for number, place in enumerate(self.places):
             findings = read_findings(self.folder, number)
             for row, problem in _numbered(place):
@@ -117,9 +118,17 @@ class Deduplicated:
                         "reason": found.reason,
                         "similarity": round(found.similarity, 6),
                         "question": problem.question,
+                        "answer": problem.answer,
                         "like_id": found.evidence,
-                        "like_question": questions[found.evidence],
+                        "like_question": like[found.evidence].question,
+                        "like_answer": like[found.evidence].answer,
                     }
+        for rejection in self.examples:
+            yield {
+                "source": f"{rejection.file}:{rejection.line}",
+                "reason": rejection.reason,
+                "detail": rejection.detail,
+            }
 
 
 def deduplicate(
@@ -251,7 +260,7 @@ def _write_blocks(
         for row in read_problems(source):
             if isinstance(row, Rejection):
                 rejected[row.reason] += 1
-                if len(examples) < _EXAMPLES:
+                if len(examples) < _MOST_UNREADABLE:
                     examples.append(row)
                 continue
             block.append(row)

@@ -27,7 +27,8 @@ def read_status(directory: str) -> dict[str, Any]:
     Returns:
         ``rounds``: one entry for each round that was begun, with ``round``, ``easy``, ``hard`` (null in
         round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
-        the new problems later), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
+        the new problems later), ``pool_read`` (in round 0: the same account of the rows of the pool's
+        files), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
         ``n``; 95 % Wilson intervals); ``base``: the untouched student's ``accuracy``; ``stages``: every
         stage that was begun, in order, with ``done``, ``seconds``, ``counts`` and ``tokens``, or, while it is
         not done, ``rows_written`` (counted in its parts); ``driver``: who drives the run or drove it last
@@ -120,6 +121,7 @@ def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
         "distillation_set": finetuned.counts.kept if finetuned else None,
         "accuracy": {name: value for name, value in accuracy.items() if name != _POOL},
         "pool": accuracy.get(_POOL),
+        "pool_read": dict(found["problems"].summary.get("pool", {})) if found["problems"] else {},
     }
 
 

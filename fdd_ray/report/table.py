@@ -30,7 +30,7 @@ def rounds_table(status: Mapping[str, Any]) -> str:
 
 def details(status: Mapping[str, Any]) -> str:
     """What became of the rows of each round, by reason, and each stage with its time and tokens."""
-    lines = [line for entry in status["rounds"] if entry["asked"] is not None for line in _outcomes(entry)]
+    lines = [line for entry in status["rounds"] for line in _outcomes(entry)]
     rows = [["stage", "round", "time", "rows", "kept", "rejected", "failed", "tokens"]]
     for stage in status["stages"]:
         place = "base" if stage["round"] is None else str(stage["round"])
@@ -57,15 +57,23 @@ def details(status: Mapping[str, Any]) -> str:
 
 
 def _outcomes(entry: Mapping[str, Any]) -> list[str]:
-    """The account of a round: rows in = kept + rejected + failed, and the share of each reason."""
-    asked, kept, failed = (entry[key] for key in ("asked", "kept", "failed"))
-    rejected = sum(entry["rejected"].values())
-    what = "seed problems" if entry["round"] == 0 else "new problems asked for"
-    lines = [f"round {entry['round']}: {asked} {what} = {kept} kept + {rejected} rejected + {failed} failed"]
-    reasons = sorted(entry["rejected"].items(), key=lambda item: (-item[1], item[0]))
-    width = max((len(name) for name, _ in reasons), default=0)
-    lines += [f"    {name.ljust(width)}  {n:>6}  {100 * n / asked:5.1f} %" for name, n in reasons]
+    """The accounts of a round: rows in = kept + rejected + failed, and the share of each reason."""
+    lines = []
+    if entry["pool_read"]:
+        lines += _account("pool", "rows of its files", entry["pool_read"])
+    if entry["asked"] is not None:
+        what = "seed problems" if entry["round"] == 0 else "new problems asked for"
+        lines += _account(f"round {entry['round']}", what, {**entry, "rows": entry["asked"]})
     return lines
+
+
+def _account(name: str, what: str, counts: Mapping[str, Any]) -> list[str]:
+    rows, kept, failed = (counts[key] for key in ("rows", "kept", "failed"))
+    rejected = sum(counts["rejected"].values())
+    lines = [f"{name}: {rows} {what} = {kept} kept + {rejected} rejected + {failed} failed"]
+    reasons = sorted(counts["rejected"].items(), key=lambda item: (-item[1], item[0]))
+    width = max((len(reason) for reason, _ in reasons), default=0)
+    return lines + [f"    {reason.ljust(width)}  {n:>6}  {100 * n / rows:5.1f} %" for reason, n in reasons]
 
 
 def accuracy_table(accuracy: Mapping[str, Mapping[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,7 @@ from fdd_ray.records import Problem, Rejection, to_table
 from fdd_ray.store.run import Counts, StageFolder, StageResult, merge_counts
 
 POOL_FILE = "pool.parquet"
+REJECTIONS_FILE = "pool-rejections.parquet"
 
 
 def benchmark_file(name: str) -> str:
@@ -52,23 +54,26 @@ def load(
             seeds.append(problem)
         else:
             evidence = f"{leak.benchmark}:{leak.problem_id} {leak.measure:g}: {leak.span}"
-            rejections.append(Rejection(problem.source, 0, f"in_benchmark: {leak.reason}", evidence))
+            file, _, line = problem.source.rpartition(":")
+            place = (file, int(line)) if line.isdecimal() else (problem.source, 0)
+            rejections.append(Rejection(*place, f"in_benchmark: {leak.reason}", evidence))
+    folder.write(REJECTIONS_FILE, to_table(rejections, Rejection))
     if len(seeds) < least:
         raise ProblemsError(
             f"the pool has {len(seeds)} usable problems, fewer than teach.min_kept = {least}"
             f" ({len(found.problems) - len(seeds)} are too close to a benchmark, {len(found.rejections)} rows were"
-            " rejected); name more sources, lower teach.min_kept, or loosen decontaminate where pool and benchmark"
-            " share their wording by design"
+            f" rejected, see {folder.file(REJECTIONS_FILE)}); name more sources, lower teach.min_kept, or loosen"
+            " decontaminate where pool and benchmark share their wording by design"
         )
     folder.write(POOL_FILE, to_table(seeds, Problem))
-    folder.write("pool-rejections.parquet", to_table(rejections, Rejection))
     accounts = [_account(len(seeds), rejections)]
     for name, benchmark in loaded.items():
         folder.write(benchmark_file(name), to_table(benchmark.problems, Problem))
         folder.write(f"benchmark-{name}-rejections.parquet", to_table(benchmark.rejections, Rejection))
         accounts.append(_account(len(benchmark.problems), benchmark.rejections))
     sizes = {"pool": len(seeds)} | {name: len(benchmark.problems) for name, benchmark in loaded.items()}
-    return StageResult(merge_counts(accounts), (POOL_FILE,), summary={"sizes": sizes})
+    summary = {"sizes": sizes, "pool": dataclasses.asdict(accounts[0])}
+    return StageResult(merge_counts(accounts), (POOL_FILE,), summary=summary)
 
 
 def _account(kept: int, rejections: Sequence[Rejection]) -> Counts:

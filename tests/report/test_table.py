@@ -21,6 +21,8 @@ def _run(tmp_path: Path) -> str:
 
     score = {"accuracy": {"bench": ACCURACY, "pool": {**ACCURACY, "value": 0.5}}}
     run.once("score", None, {}, done(Counts(40, 40), accuracy={"bench": {**ACCURACY, "value": 0.1}}))  # type: ignore[arg-type]
+    read = {"rows": 12, "kept": 10, "rejected": {"not_json": 2}, "failed": 0}
+    run.once("problems", 0, {}, done(Counts(16, 14, {"not_json": 2}), pool=read))  # type: ignore[arg-type]
     run.once("rationales", 0, {}, done(Counts(10, 7, {"wrong_answer": 2}, 1)))  # type: ignore[arg-type]
     run.once("finetune", 0, {}, done(Counts(7, 7)))  # type: ignore[arg-type]
     run.once("score", 0, {}, done(Counts(50, 50), **score))  # type: ignore[arg-type]
@@ -51,11 +53,13 @@ def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
         "distillation_set": 7,
         "accuracy": {"bench": ACCURACY},
         "pool": {**ACCURACY, "value": 0.5},
+        "pool_read": {"rows": 12, "kept": 10, "rejected": {"not_json": 2}, "failed": 0},
     }
     begun = status["rounds"][1]
     assert (begun["easy"], begun["hard"], begun["kept"], begun["accuracy"]) == (4, 6, None, {})
     assert [(s["stage"], s["round"], s["done"]) for s in status["stages"]] == [
         ("score", None, True),
+        ("problems", 0, True),
         ("rationales", 0, True),
         ("finetune", 0, True),
         ("score", 0, True),
@@ -72,6 +76,7 @@ def test_tables_show_it(tmp_path: Path) -> None:
     assert lines[2].endswith("10.0 [20.0, 30.0]")
     assert lines[3].split() == ["0", "7", "2", "1", "7", "25.0", "[20.0,", "30.0]"]
     text = details(status)
+    assert "pool: 12 rows of its files = 10 kept + 2 rejected + 0 failed\n    not_json       2   16.7 %" in text
     assert "round 0: 10 seed problems = 7 kept + 2 rejected + 1 failed\n    wrong_answer       2   20.0 %" in text
     assert "unfinished" in text
 
