@@ -98,11 +98,15 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When to kill: after so many requests, and so many seconds more; a worker, when it is so many seconds old."""
+    """When to kill: after so many requests, and so many seconds more.
+
+    A worker is killed when it is so many seconds old, or, with ``checkpoint``, once one of that step is there.
+    """
 
     kind: str
     requests: int
     seconds: float
+    checkpoint: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +118,14 @@ class Reference:
         seconds: How long it took.
         asked: The second of each request.
         trained: Seconds that a training worker lived.
+        steps: Steps of the shortest fine-tuning.
     """
 
     outcome: Outcome
     seconds: float
     asked: Sequence[float]
     trained: float
+    steps: int
 
     def moments(self, plan: Plan, rng: random.Random) -> list[Moment]:
         """One kill in each of equal parts of the run: half of them uniformly in time, half in requests.
@@ -137,9 +143,12 @@ class Reference:
                 second = start + (stop - start) * share
                 requests = bisect.bisect(self.asked, second)
                 delay = second - (self.asked[requests - 1] if requests else 0.0)
+            checkpoint = 0
             if kind == "worker":
                 requests, delay = 0 if plan.kind == kind else requests, rng.uniform(0.0, 0.9 * self.trained)
-            found.append(Moment(kind, requests, delay))
+                # By age alone, a machine that is busier than it was would have them all killed at their start.
+                checkpoint = rng.randrange(2) * max(1, int(share * (self.steps - CHECKPOINT_STEPS)))
+            found.append(Moment(kind, requests, delay, checkpoint))
         return found
 
 
@@ -193,12 +202,15 @@ class Range:
         for stage in self.experiment.starts_with:
             shutil.copytree(self.run / stage, self._begun / stage)
         trained = max((end - start for start, end in lives.values()), default=0.0)
-        return Reference(outcome, seconds, [call.time - begun for call in outcome.calls], trained)
+        steps = min(outcome.accounts[stage]["summary"]["steps"] for stage in outcome.trained)
+        return Reference(outcome, seconds, [call.time - begun for call in outcome.calls], trained, steps)
 
     def due(self, moment: Moment, reached: float) -> bool:
         """Whether it is time; ``reached`` is when its number of requests was."""
         if moment.kind != "worker":
             return time.monotonic() - reached >= moment.seconds
+        if moment.checkpoint:
+            return self.checkpoint() >= moment.checkpoint
         time.sleep(_SLOW_POLL_S)
         return any(time.time() - each.create_time() >= moment.seconds for each in self.world.victims("worker"))
 
