@@ -67,6 +67,7 @@ class Overseer:
         self._grace_s = grace_s
         self._say = say
         self._gate: Gate | None = None
+        self._timer: threading.Timer | None = None
         self._in_rows = False
         self._told_to_end = False
 
@@ -100,11 +101,13 @@ class Overseer:
             yield brake
         finally:
             self._in_rows = False
+            if self._timer is not None:  # what ends in time is not hurried on
+                self._timer.cancel()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         if not self._in_rows or self._told_to_end:
             raise KeyboardInterrupt
         self._told_to_end = True
-        timer = threading.Timer(self._grace_s, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(self._grace_s, os.kill, (os.getpid(), signal.SIGTERM))
+        self._timer.daemon = True
+        self._timer.start()

@@ -215,7 +215,7 @@ def test_a_budget_ends_a_stage_after_the_rows_in_flight(folder: StageFolder, mar
 
 def test_sigterm_ends_a_stage_after_the_rows_in_flight(folder: StageFolder, marks: Path) -> None:
     source = _input(folder, list(range(1, 200, 2)))
-    overseer = Overseer(grace_s=30)
+    overseer = Overseer(grace_s=20)
     before = signal.getsignal(signal.SIGTERM)
     overseer.watch_for_sigterm()
 
@@ -232,6 +232,7 @@ def test_sigterm_ends_a_stage_after_the_rows_in_flight(folder: StageFolder, mark
         signal.signal(signal.SIGTERM, before)
     written = len(_rows(folder))
     assert 8 <= written < 100 and written == sum(_calls(marks).values()), "what was asked was written"
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)], "no second signal"
 
 
 def test_rows_that_take_longer_than_the_grace_are_left(folder: StageFolder, marks: Path) -> None:

@@ -24,7 +24,7 @@ _NOBODY = 65534
 _MOST_CHARACTERS = 1500
 _MOST_SECONDS = 10.0  # far more than any case takes; a bomb that goes off takes for ever
 # What a run that was refused may add to its directory: that it was begun, and with what.
-_MAY_APPEAR = ("experiment.yaml", "started.json")
+_MAY_APPEAR = ("experiment.yaml", "started.json", "pool-rejections.parquet")
 _MAY_GROW = ("/ledger/",)
 _LEASE = "/lease/"  # who works on the run just now: no result, and taken over by the next driver
 
