@@ -78,49 +78,46 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
 
     decontaminate = commands.add_parser("decontaminate", help="remove problems that are too close to a benchmark")
-    decontaminate.add_argument("files", nargs="+", metavar="FILE", help="a file of problems, a glob or a URL")
     decontaminate.add_argument(
         "--against", nargs="+", required=True, metavar="BENCH", help="benchmarks: files, each may be NAME=FILE"
     )
-    formats = ("gsm8k", "svamp", "multiarith", "asdiv", "jsonl", "parquet", "csv")
-    for prefix, what in (("", "the files"), ("against-", "the benchmarks")):
-        decontaminate.add_argument(f"--{prefix}format", choices=formats, help=f"format of {what}, if not plain to see")
-        decontaminate.add_argument(
-            f"--{prefix}columns", nargs="+", default=[], metavar="FIELD=COLUMN",
-            help=f"for tables: which columns of {what} hold question, answer and solution",
-        )  # fmt: skip
+    _add_files(decontaminate, "the benchmarks", clean="CLEAN.jsonl")
     decontaminate.add_argument("--ngram", type=_ngram, default=10, metavar="N", help="words in a row, or off (10)")
     decontaminate.add_argument("--keep-numbers", action="store_true", help="compare numbers too; they are masked")
     decontaminate.add_argument(
         "--containment", type=_share, default=0.5, metavar="X", help="share of runs of three words, or off (0.5)"
     )
-    decontaminate.add_argument("--output", metavar="CLEAN.jsonl", help="write the clean problems here")
-    decontaminate.add_argument("--evidence", metavar="EVIDENCE.jsonl", help="write why each of the others was removed")
-    decontaminate.add_argument("--force", action="store_true", help="replace these files if they exist")
-    decontaminate.add_argument("--json", action="store_true", help="print it for programs")
     decontaminate.set_defaults(command=_decontaminate)
 
     deduplicate = commands.add_parser("deduplicate", help="remove problems that repeat others, or nearly so")
-    deduplicate.add_argument("files", nargs="+", metavar="FILE", help="a file of problems, a glob or a URL")
     deduplicate.add_argument("--against", nargs="+", default=[], metavar="POOL", help="files of problems that all stay")
-    for prefix, what in (("", "the files"), ("against-", "the files to compare with")):
-        deduplicate.add_argument(f"--{prefix}format", choices=formats, help=f"format of {what}, if not plain to see")
-        deduplicate.add_argument(
-            f"--{prefix}columns", nargs="+", default=[], metavar="FIELD=COLUMN",
-            help=f"for tables: which columns of {what} hold question, answer and solution",
-        )  # fmt: skip
+    _add_files(deduplicate, "the files to compare with", clean="KEPT.jsonl")
     deduplicate.add_argument(
         "--per-template", type=_count, default=8, metavar="N", help="problems that may differ in numbers alone (8)"
     )
     deduplicate.add_argument(
         "--similarity", type=_similarity, default=0.8, metavar="X", help="similarity of near duplicates, or off (0.8)"
     )
-    deduplicate.add_argument("--output", metavar="KEPT.jsonl", help="write the kept problems here")
-    deduplicate.add_argument("--evidence", metavar="EVIDENCE.jsonl", help="write what each of the others is like")
-    deduplicate.add_argument("--force", action="store_true", help="replace these files if they exist")
-    deduplicate.add_argument("--json", action="store_true", help="print it for programs")
     deduplicate.set_defaults(command=_deduplicate)
     return parser
+
+
+def _add_files(parser: argparse.ArgumentParser, against: str, *, clean: str) -> None:
+    """What both commands that clean files have: what is read, and where the results go."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file of problems, a glob or a URL")
+    formats = ("gsm8k", "svamp", "multiarith", "asdiv", "jsonl", "parquet", "csv")
+    for prefix, what in (("", "the files"), ("against-", against)):
+        parser.add_argument(f"--{prefix}format", choices=formats, help=f"format of {what}, if not plain to see")
+        parser.add_argument(
+            f"--{prefix}columns", nargs="+", default=[], metavar="FIELD=COLUMN",
+            help=f"for tables: which columns of {what} hold question, answer and solution",
+        )  # fmt: skip
+    parser.add_argument(
+        "--output", metavar=clean, help="write the problems that stay here: id, question, answer, solution, source"
+    )
+    parser.add_argument("--evidence", metavar="EVIDENCE.jsonl", help="write why each of the other rows is not there")
+    parser.add_argument("--force", action="store_true", help="replace these files if they exist")
+    parser.add_argument("--json", action="store_true", help="print it for programs")
 
 
 def _ngram(text: str) -> int | None:
