@@ -7,46 +7,22 @@ import datetime
 import email.utils
 import gzip
 import json
-import logging
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from fdd_ray.engines.base import ContentFiltered, EndpointError, EngineSettings, PromptTooLong, Reply, Sample, Sampling
+from fdd_ray.engines.base import ContentFiltered, EndpointError, EngineSettings, PromptTooLong, Sample, Sampling
 from fdd_ray.engines.limits import Limits
-from fdd_ray.engines.openai import OpenAIEngine, check_endpoint
+from fdd_ray.engines.openai import OpenAIEngine
 from fdd_ray.engines.replies import read_retry_after
-from fdd_ray.prompts import Message
+from tests.engines.asking import CHAT, GOOD, GOOD_REPLY, KEY, choice, engine_at, in_turn
 from tests.engines.endpoint import MODEL, Asked, Said, ScriptedEndpoint, completion, refusal
-
-KEY = "sk-canary-5f3a9c1e77"
-CHAT: list[Message] = [{"role": "user", "content": "What is 3 + 4?"}]
-GOOD = completion("answer = 7")
-GOOD_REPLY = Reply((Sample("answer = 7", "stop", 5),), 7)
 
 
 @pytest.fixture(autouse=True)
 def key_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_API_KEY", KEY)
-
-
-def _engine(
-    server: ScriptedEndpoint, limits: Limits | None = None, most_bytes: int = 1 << 20, **rest: Any
-) -> OpenAIEngine:
-    given = {"api_key_env": "TEST_API_KEY", "request_deadline_s": 5.0, "request_tries": 3, **rest}
-    settings = EngineSettings(model=MODEL, endpoint=server.url, **given)
-    return OpenAIEngine(settings, limits or Limits(None, None), back_off_s=0.01, most_bytes=most_bytes)
-
-
-def _in_turn(*said: Any) -> ScriptedEndpoint:
-    """Says each in turn, and the last one for ever."""
-    return ScriptedEndpoint(lambda asked, number: said[min(number, len(said) - 1)])
-
-
-def _choice(**message: Any) -> dict[str, Any]:
-    return completion() | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 
 
 # What passes: told once, then a sound reply. Each is asked exactly twice.
@@ -80,9 +56,9 @@ PASSING = {
     "a choice of a wrong type": Said.of(GOOD | {"choices": [3]}),
     "no message": Said.of(GOOD | {"choices": [{"index": 0, "finish_reason": "stop"}]}),
     "message of a wrong type": Said.of(GOOD | {"choices": [{"message": "answer = 7"}]}),
-    "content null": Said.of(_choice(content=None)),
-    "content missing": Said.of(_choice(role="assistant")),
-    "content a number": Said.of(_choice(content=7)),
+    "content null": Said.of(choice(content=None)),
+    "content missing": Said.of(choice(role="assistant")),
+    "content a number": Said.of(choice(content=7)),
     "an error with status 200": Said.of(refusal("backend is down", code=502)),
     "another model": Said.of(completion("answer = 7", model="cheap-model")),
     "a smaller model of that family": Said.of(completion("answer = 7", model=f"{MODEL}-mini")),
@@ -94,8 +70,8 @@ PASSING = {
 
 @pytest.mark.parametrize("name", PASSING)
 async def test_what_can_pass_is_asked_again(name: str) -> None:
-    with _in_turn(PASSING[name], GOOD) as server:
-        assert await _engine(server).generate(CHAT, Sampling()) == GOOD_REPLY
+    with in_turn(PASSING[name], GOOD) as server:
+        assert await engine_at(server).generate(CHAT, Sampling()) == GOOD_REPLY
         assert len(server.chats) == 2
 
 
@@ -138,7 +114,7 @@ FAILING: dict[str, tuple[Said, type[Exception], str, int]] = {
         1,
     ),
     "filtered answer": (Said.of(completion(None, finish="content_filter")), ContentFiltered, "withheld", 1),
-    "refusal": (Said.of(_choice(content=None, refusal="I will not.")), ContentFiltered, "refused to answer", 1),
+    "refusal": (Said.of(choice(content=None, refusal="I will not.")), ContentFiltered, "refused to answer", 1),
     "wait until tomorrow": (
         Said.of(refusal("daily limit"), 429, headers={"Retry-After": "86400"}),
         EndpointError,
@@ -160,9 +136,9 @@ FAILING: dict[str, tuple[Said, type[Exception], str, int]] = {
 @pytest.mark.parametrize("name", FAILING)
 async def test_what_does_not_pass_ends_with_what_was_seen(name: str) -> None:
     said, kind, text, times = FAILING[name]
-    with _in_turn(said) as server:
+    with in_turn(said) as server:
         with pytest.raises(kind, match=text) as caught:
-            await _engine(server).generate(CHAT, Sampling())
+            await engine_at(server).generate(CHAT, Sampling())
         assert type(caught.value) is kind
         assert len(server.chats) == times
     assert len(str(caught.value)) < 400
@@ -197,17 +173,17 @@ SOUND: dict[str, tuple[Any, Sample]] = {
 @pytest.mark.parametrize("name", SOUND)
 async def test_odd_but_sound_replies_are_read(name: str) -> None:
     said, sample = SOUND[name]
-    with _in_turn(said) as server:
-        reply = await _engine(server).generate(CHAT, Sampling(max_tokens=64))
+    with in_turn(said) as server:
+        reply = await engine_at(server).generate(CHAT, Sampling(max_tokens=64))
         assert reply.samples == (sample,)
         assert len(server.chats) == 1
     json.dumps(reply.samples[0].text, ensure_ascii=False).encode()  # it can be written to a file
 
 
 async def test_the_request_says_what_the_sampling_says() -> None:
-    with _in_turn(completion("a", "b")) as server:
+    with in_turn(completion("a", "b")) as server:
         sampling = Sampling(n=2, temperature=0.7, top_p=0.9, max_tokens=33, seed=5)
-        await _engine(server).generate(CHAT, sampling)
+        await engine_at(server).generate(CHAT, sampling)
         assert server.chats[0].json == {
             "model": MODEL,
             "messages": CHAT,
@@ -222,8 +198,8 @@ async def test_the_request_says_what_the_sampling_says() -> None:
 
 
 async def test_tokens_of_several_samples_add_up() -> None:
-    with _in_turn(completion("a", "bb bb bb bb", "ccc", usage={"prompt_tokens": 9, "completion_tokens": 31})) as server:
-        reply = await _engine(server).generate(CHAT, Sampling(n=3, temperature=1))
+    with in_turn(completion("a", "bb bb bb bb", "ccc", usage={"prompt_tokens": 9, "completion_tokens": 31})) as server:
+        reply = await engine_at(server).generate(CHAT, Sampling(n=3, temperature=1))
     assert reply.completion_tokens == 31 and reply.prompt_tokens == 9
     assert reply.samples[1].tokens > reply.samples[0].tokens
 
@@ -239,7 +215,7 @@ async def test_an_endpoint_that_draws_one_at_a_time_is_asked_n_times(way: str) -
         return completion(f"seed {asked.json['seed']}")
 
     with ScriptedEndpoint(script) as server:
-        engine = _engine(server)
+        engine = engine_at(server)
         first = await engine.generate(CHAT, Sampling(n=4, temperature=1, seed=10))
         assert sorted(sample.text for sample in first.samples) == [f"seed {seed}" for seed in (10, 11, 12, 13)]
         assert first.prompt_tokens == 28 and first.completion_tokens == 20
@@ -254,7 +230,7 @@ async def test_a_failure_among_n_requests_is_the_failure_of_all() -> None:
         return completion("a") if number == 0 else Said.of(refusal("no"), 401)
 
     with ScriptedEndpoint(script) as server, pytest.raises(EndpointError, match="does not accept"):
-        await _engine(server).generate(CHAT, Sampling(n=3, temperature=1))
+        await engine_at(server).generate(CHAT, Sampling(n=3, temperature=1))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +246,7 @@ async def test_parameters_that_an_endpoint_does_not_take(message: str, param: st
         return Said.of(refusal(message, param=param), 400) if refused else GOOD
 
     with ScriptedEndpoint(script) as server:
-        engine = _engine(server)
+        engine = engine_at(server)
         assert await engine.generate(CHAT, Sampling(seed=3, temperature=0.5)) == GOOD_REPLY
         assert await engine.generate(CHAT, Sampling(seed=3, temperature=0.5)) == GOOD_REPLY
         assert len(server.chats) == 3
@@ -278,23 +254,23 @@ async def test_parameters_that_an_endpoint_does_not_take(message: str, param: st
 
 
 async def test_a_parameter_that_is_refused_even_when_left_out_ends_the_asking() -> None:
-    with _in_turn(Said.of(refusal("no", param="seed"), 400)) as server:
+    with in_turn(Said.of(refusal("no", param="seed"), 400)) as server:
         with pytest.raises(EndpointError, match="refuses seed"):
-            await _engine(server).generate(CHAT, Sampling(seed=3, temperature=0.5))
+            await engine_at(server).generate(CHAT, Sampling(seed=3, temperature=0.5))
         assert len(server.chats) == 2
 
 
 @pytest.mark.parametrize("said", [Said.of(GOOD, delay_s=3), Said.of(GOOD, drip_s=0.05)], ids=["slow", "dripping"])
 async def test_a_reply_that_is_late_is_asked_for_again(said: Said) -> None:
     """Also one of which something arrives all the time."""
-    with _in_turn(said, GOOD) as server:
+    with in_turn(said, GOOD) as server:
         begun = time.monotonic()
-        assert await _engine(server, request_deadline_s=0.4).generate(CHAT, Sampling()) == GOOD_REPLY
+        assert await engine_at(server, request_deadline_s=0.4).generate(CHAT, Sampling()) == GOOD_REPLY
         assert 0.4 <= time.monotonic() - begun < 2.5
 
 
 async def test_an_endpoint_that_is_not_there() -> None:
-    with _in_turn(GOOD) as server:
+    with in_turn(GOOD) as server:
         url = server.url
     settings = EngineSettings(model=MODEL, endpoint=url, api_key_env=None, request_tries=2)
     with pytest.raises(EndpointError, match="gave up after 2 tries: no connection"):
@@ -325,9 +301,9 @@ async def test_retry_after_pauses_everybody(as_date: bool) -> None:
     """Two engines share the limits; only one is turned away, and the other waits as well."""
     until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3)
     wait = email.utils.format_datetime(until, usegmt=True) if as_date else "1"
-    with _in_turn(Said.of(refusal("slow"), 429, headers={"Retry-After": wait}), GOOD) as server:
+    with in_turn(Said.of(refusal("slow"), 429, headers={"Retry-After": wait}), GOOD) as server:
         limits = Limits(None, None)
-        first, second = _engine(server, limits), _engine(server, limits)
+        first, second = engine_at(server, limits), engine_at(server, limits)
         task = asyncio.create_task(first.generate(CHAT, Sampling()))
         while limits._paused_until < 0:  # it has been turned away
             await asyncio.sleep(0.005)
@@ -356,7 +332,7 @@ async def test_being_turned_away_costs_no_tries_and_narrows_what_is_in_flight() 
                 at_once -= 1
 
     with Busy(lambda asked, number: GOOD) as server:
-        engine = _engine(server, max_num_seqs=32, request_tries=1)
+        engine = engine_at(server, max_num_seqs=32, request_tries=1)
         replies = await asyncio.gather(*(engine.generate(CHAT, Sampling()) for _ in range(40)))
         assert replies == [GOOD_REPLY] * 40
         assert engine._window.size <= 16
@@ -375,15 +351,15 @@ async def test_no_more_requests_in_flight_than_allowed_and_not_one_by_one() -> N
             return await super().answer(asked)
 
     with Counting(lambda asked, number: GOOD) as server:
-        engine = _engine(server, max_num_seqs=8)
+        engine = engine_at(server, max_num_seqs=8)
         await asyncio.gather(*(engine.generate(CHAT, Sampling()) for _ in range(40)))
     assert 4 <= most <= 8
 
 
 async def test_tokens_not_used_are_given_back() -> None:
     """Reserved are 512 and the prompt, used are 12: at 60,000 a minute, 20 requests take less than a second."""
-    with _in_turn(GOOD) as server:
-        engine = _engine(server, Limits(None, 60_000), tokens_per_minute=60_000.0, max_num_seqs=1)
+    with in_turn(GOOD) as server:
+        engine = engine_at(server, Limits(None, 60_000), tokens_per_minute=60_000.0, max_num_seqs=1)
         begun = time.monotonic()
         for _ in range(20):
             await engine.generate(CHAT, Sampling())
@@ -391,145 +367,3 @@ async def test_tokens_not_used_are_given_back() -> None:
 
 
 # -- the start check --------------------------------------------------------------------------------
-
-
-async def test_the_start_check_passes_with_a_few_tokens() -> None:
-    with _in_turn(GOOD) as server:
-        assert await _engine(server).check() == ()
-        assert len(server.chats) == 1 and server.chats[0].json["max_tokens"] <= 16
-
-
-def test_an_endpoint_can_be_checked_without_ray() -> None:
-    with _in_turn(GOOD) as server:
-        settings = EngineSettings(model=MODEL, endpoint=server.url, api_key_env="TEST_API_KEY")
-        assert check_endpoint(settings) == ()
-        assert check_endpoint(settings) == ()
-        assert len(server.chats) == 2
-
-
-async def test_the_start_check_tells_what_the_endpoint_serves_instead() -> None:
-    models = tuple(f"model-{i}" for i in range(12))
-    with ScriptedEndpoint(lambda asked, number: Said.of(refusal("no such model"), 404), models) as server:
-        with pytest.raises(EndpointError) as caught:
-            await _engine(server).check()
-        assert "It serves: model-0, model-1," in str(caught.value)
-        assert "model-9" in str(caught.value) and "model-10" not in str(caught.value)
-        assert server.url in str(caught.value)
-
-
-@pytest.mark.parametrize("models", [None, (), ("\x1b[31m",)])
-async def test_the_start_check_survives_an_endpoint_that_lists_nothing(models: tuple[str, ...] | None) -> None:
-    server = ScriptedEndpoint(lambda asked, number: Said.of(refusal("no such model"), 404), models)
-    with server, pytest.raises(EndpointError, match="no such model") as caught:
-        await _engine(server).check()
-    assert str(caught.value).isprintable()
-
-
-async def test_the_start_check_finds_another_model_behind_the_name() -> None:
-    with _in_turn(completion("ready", model="deployment-7")) as server:
-        with pytest.raises(EndpointError, match="'deployment-7'"):
-            await _engine(server).check()
-        assert await _engine(server, answers_as="deployment-7").check() == ()
-
-
-async def test_the_start_check_says_that_tokens_are_not_told() -> None:
-    with _in_turn(completion("ready", usage=None)) as server:
-        (note,) = await _engine(server).check()
-    assert "estimates" in note
-
-
-# -- the key ----------------------------------------------------------------------------------------
-
-
-def _echo(key: str) -> Sequence[Said]:
-    escaped = "".join(f"\\u{ord(c):04x}" for c in key)
-    return [
-        Said.of(refusal(f"bad key {key}"), 401),
-        Said(401, f'{{"error": {{"message": "bad key {escaped}"}}}}'.encode()),
-        Said(401, f"bad {key}".encode()),
-        Said(500, f"Authorization: Bearer {key}".encode()),
-        Said(302, b"", {"location": f"https://elsewhere/?key={key}"}),
-        Said(body=f"you sent {key}".encode()),
-        Said.of(refusal("x" * 150 + key, code="context_length_exceeded"), 400),
-        Said.of(completion(f"your key is {key}, is it not?")),
-        Said(body=json.dumps(completion("KEY")).replace("KEY", f"your key is {escaped}").encode()),
-        Said.of(completion("x", model=key)),
-    ]
-
-
-@pytest.mark.parametrize("index", range(len(_echo(KEY))))
-async def test_a_key_that_is_echoed_is_blotted_out(
-    index: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    with _in_turn(_echo(KEY)[index]) as server:
-        engine = _engine(server)
-        seen = [repr(engine), repr(vars(engine))]
-        try:
-            seen.append(repr(await engine.generate(CHAT, Sampling())))
-        except Exception as error:
-            chain: BaseException | None = error
-            while chain is not None:
-                seen += [str(chain), repr(vars(chain))]
-                chain = chain.__cause__ or chain.__context__
-        try:
-            seen.append(repr(await engine.check()))
-        except EndpointError as error:
-            seen.append(str(error))
-    out, err = capfd.readouterr()
-    assert all(KEY not in text and KEY[:16] not in text for text in [*seen, caplog.text, out, err])
-    assert len(seen) >= 4 and "httpx2" in caplog.text and "openai" in caplog.text, "the log was listened to"
-
-
-async def test_text_with_backslashes_comes_through_a_reply_that_is_searched_for_the_key() -> None:
-    text = 'a\\u0041 \\/ \\\\ "q" \n / \u00e9 \u0041'
-    with _in_turn(Said(body=json.dumps(completion(text)).replace("/", "\\/").encode())) as server:
-        reply = await _engine(server).generate(CHAT, Sampling())
-    assert reply.samples[0].text == text
-
-
-def test_a_key_does_not_travel() -> None:
-    import pickle
-
-    from fdd_ray.engines.keys import Key
-
-    key = Key("TEST_API_KEY")
-    assert KEY not in repr(key) and KEY not in str(key)
-    with pytest.raises(TypeError, match="stays in this process"):
-        pickle.dumps(key)
-
-
-@pytest.mark.parametrize("value", [None, "", "  "])
-def test_a_key_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TEST_API_KEY")
-    if value is not None:
-        monkeypatch.setenv("TEST_API_KEY", value)
-    with _in_turn(GOOD) as server, pytest.raises(EndpointError, match=r"TEST_API_KEY is not set .*api_key_env: null"):
-        _engine(server)
-
-
-@pytest.mark.parametrize("value", ["two words-secret", "sécret-value", "line\nbreak-secret"])
-def test_a_key_that_can_be_none_is_not_repeated(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_API_KEY", value)
-    with _in_turn(GOOD) as server, pytest.raises(EndpointError, match="TEST_API_KEY holds") as caught:
-        _engine(server)
-    assert value[-6:] not in str(caught.value)
-
-
-async def test_a_word_that_stands_for_no_key_is_left_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_API_KEY", "EMPTY")
-    with _in_turn(completion("an EMPTY basket")) as server:
-        reply = await _engine(server).generate(CHAT, Sampling())
-        assert reply.samples[0].text == "an EMPTY basket"
-
-
-async def test_without_a_key_no_key_of_ours_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with _in_turn(GOOD) as server:
-        await _engine(server, api_key_env=None).generate(CHAT, Sampling())
-        assert KEY not in json.dumps(server.chats[0].headers)
-
-
-async def test_weights_cannot_be_loaded_into_an_endpoint() -> None:
-    with _in_turn(GOOD) as server, pytest.raises(EndpointError, match="cannot load"):
-        await _engine(server).reload("other")
