@@ -46,8 +46,10 @@ class EngineSettings:
     )
     prompt_price: float = setting(0.0, "Price of a million prompt tokens, in the currency of your bill.", ge=0)
     completion_price: float = setting(0.0, "Price of a million completion tokens.", ge=0)
-    engine: Literal["vllm", "simulated"] = setting(
-        "vllm", "What runs the model; simulated runs none, for harnesses (see fdd_ray.engines.simulated)."
+    engine: Literal["vllm", "transformers", "simulated"] = setting(
+        "vllm",
+        "What runs the model: vLLM; transformers for encoder-decoder students (T5), which vLLM does not serve;"
+        " simulated runs none, for harnesses (see fdd_ray.engines.simulated).",
     )
     revision: str | None = setting(None, "Hub revision: a branch, tag or commit.")
     trust_remote_code: bool = setting(False, "Let the hub repository's own Python code run. Off unless you trust it.")
