@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from fdd_ray.reasoning import agree, canonical, distinct_rationales, parse_number
-from fdd_ray.records import Variation
+from fdd_ray.records import Completion, Variation
 from fdd_ray.settings import setting
 
 ANSWERED = "answered"
+RIGHT = "right"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +37,15 @@ class Judged(NamedTuple):
     agreement: float = 0.0
     distinct: int = 0
     rationales: tuple[str, ...] = ()
+    second: tuple[str, ...] = ()
 
 
 def judge(variation: Variation, settings: AgreementSettings) -> Judged:
     """Whether the sampled solutions agree, on what, and which rationales are worth keeping."""
     if variation.outcome != "kept":
         return Judged(variation.reason)
+    if variation.origin == "seed":
+        return _right_ones(variation, settings)
     solutions = variation.solutions
     answers = [solution.answer if solution.verdict == ANSWERED else None for solution in solutions]
     if not any(answers):
@@ -61,7 +66,34 @@ def judge(variation: Variation, settings: AgreementSettings) -> Judged:
         reason = "answer_not_allowed"
     kept = () if reason else distinct_rationales(texts, settings.keep)
     distinct = len(distinct_rationales(texts, len(texts)))
-    return Judged(reason, found.answer, found.votes, found.share, distinct, kept)
+    second = () if reason else _agreeing(variation.second, variation.second_rationales, found.answer)
+    return Judged(
+        reason, found.answer, found.votes, found.share, distinct, kept, distinct_rationales(second, settings.keep)
+    )
+
+
+def _right_ones(variation: Variation, settings: AgreementSettings) -> Judged:
+    """Further rationales of a problem whose answer is known: no vote, each is right or not."""
+    right = [solution for solution in variation.solutions if solution.verdict == RIGHT]
+    answer = right[0].answer if right else None
+    texts = [text for text in variation.rationales if text]
+    if not right or answer is None:
+        verdicts = Counter(solution.verdict for solution in variation.solutions)
+        return Judged(f"unsolved: {verdicts.most_common(1)[0][0]}")
+    kept = distinct_rationales(texts, settings.keep)
+    share = len(right) / len(variation.solutions)
+    if not kept:
+        return Judged("repeats_rationale", answer, len(right), share)
+    return Judged("", answer, len(right), share, len(distinct_rationales(texts, len(texts))), kept)
+
+
+def _agreeing(solutions: Sequence[Completion], rationales: Sequence[str], answer: str) -> list[str]:
+    """The rationales of the other kind that reach the agreed answer."""
+    return [
+        text
+        for solution, text in zip(solutions, rationales, strict=False)
+        if solution.verdict == ANSWERED and solution.answer is not None and canonical(solution.answer) == answer
+    ]
 
 
 def _second_opinion(variation: Variation, answer: str, settings: AgreementSettings) -> str:

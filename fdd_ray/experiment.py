@@ -20,12 +20,13 @@ from fdd_ray.curation.contamination import ContaminationSettings
 from fdd_ray.dataflow import FlowSettings
 from fdd_ray.engines.base import EngineSettings, check_model
 from fdd_ray.errors import ExperimentError
+from fdd_ray.policy import FeedbackSettings
 from fdd_ray.problems import SourceSettings
 from fdd_ray.prompts import load_prompts
 from fdd_ray.records import Kind
 from fdd_ray.settings import read_settings, setting
 from fdd_ray.stages.curate import CurateSettings
-from fdd_ray.stages.feedback import FeedbackSettings
+from fdd_ray.stages.finetune import MixSettings
 from fdd_ray.stages.score import POOL, ScoreSettings
 from fdd_ray.stages.synthesise import SynthesiseSettings
 from fdd_ray.stages.teach import TeachSettings
@@ -58,6 +59,7 @@ class Experiment:
     prompts: str = setting("default", "Prompt set: default, tiny, or a folder of your own.")
     teach: TeachSettings = setting(factory=TeachSettings, help="How the teacher works the seed problems.")
     finetune: FinetuneSettings = setting(factory=FinetuneSettings, help="How the student is fine-tuned.")
+    mix: MixSettings = setting(factory=MixSettings, help="What is distilled beside the teacher's rationales.")
     score: ScoreSettings = setting(factory=ScoreSettings, help="How the student attempts problems.")
     feedback: FeedbackSettings = setting(factory=FeedbackSettings, help="What is easy, and how much is asked for.")
     synthesise: SynthesiseSettings = setting(factory=SynthesiseSettings, help="How new problems are sampled.")
@@ -84,6 +86,20 @@ class Experiment:
             raise ValueError("student.endpoint: the student's weights change each round, so its engines are our own")
         if self.rationales == "from_dataset" and self.kind != "chain":
             raise ValueError("rationales: from_dataset gives chains of thought; set kind: chain")
+
+        self._check_feedback()
+
+    def _check_feedback(self) -> None:
+        """What the settings of one component ask of another's."""
+        if self.mix.both_kinds and self.rationales == "from_dataset":
+            raise ValueError("mix.both_kinds needs a teacher who writes both; set rationales: teacher")
+        if self.mix.both_kinds and not self.synthesise.second_solutions:
+            raise ValueError("mix.both_kinds needs solutions of both kinds; set synthesise.second_solutions: 1 or more")
+        if len(self.feedback.bands) > 2 and self.score.attempts == 1:
+            raise ValueError(
+                f"feedback.bands: {len(self.feedback.bands)} bands, but one attempt is right or wrong, so that all but"
+                " two stay empty; raise score.attempts (and score.temperature)"
+            )
 
     @property
     def directory(self) -> str:
@@ -116,6 +132,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         prompts = load_prompts(experiment.prompts)
         for prompt, key, wanted in [
             ("bridge", "feedback.bridge_after", experiment.feedback.bridge_after is not None),
+            ("bridge", "feedback.bands", any(band.ask == "bridge" for band in experiment.feedback.bands)),
             ("judge", "decontaminate.judge", experiment.decontaminate.judge > 0),
         ]:
             try:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from fdd_ray.engines.base import resolve_model
 from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment, load_experiment
 from fdd_ray.loop import distill
 from fdd_ray.progress import Reporter
-from fdd_ray.records import content_id
 from fdd_ray.report.status import read_status
 from fdd_ray.report.table import rounds_table
 from fdd_ray.settings import to_plain
@@ -53,32 +48,6 @@ def run_experiment(path: str | Path, overrides: Iterable[str] = (), *, from_stag
     print(rounds_table(read_status(experiment.directory)))
     reporter.say(f"finished: {experiment.directory}")
     return experiment.directory
-
-
-def evaluate_model(model: str, path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Accuracy of any model on the benchmarks of an experiment, by benchmark.
-
-    Every completion is kept in ``evaluate-...`` beside the experiment's own run directory; the name depends on
-    the weights and on all settings.
-    """
-    settings = load_experiment(path, [*overrides, f"student.model={model}"])
-    asked = json.dumps(to_plain(settings), sort_keys=True)
-    experiment = dataclasses.replace(settings, name=f"evaluate-{content_id('m', _weights_digest(model), asked)}")
-    reporter = Reporter()
-    reporter.say(f"evaluating {model}: {experiment.directory}")
-    with _workshop(experiment, reporter, start_early=False) as workshop:
-        scored = workshop.score(None, None, [], workshop.problems())
-    return dict(scored.summary["accuracy"])
-
-
-def _weights_digest(model: str) -> str:
-    """A hash of a model folder's weights, so that other weights under an old name are another model."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(resolve_model(model)).glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 24):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _renamed(experiment: Experiment, fork: str) -> Experiment:

@@ -30,12 +30,12 @@ def distill(workshop: Workshop, rounds: int) -> None:
 
     for round in range(1, rounds + 1):
         # Feedback: what the student solves is easy, what it fails is hard.
-        split = workshop.split(round, scored, pool, split)
+        split = workshop.split(round, scored, pool, split, taught, curated)
         # Synthesise: complex variations of easy problems, similar ones to hard problems.
         variations = workshop.synthesise(round, split, problems)
         accepted = workshop.curate(round, split, variations, curated, problems)
         # Enrich the pool and the distillation set, fine-tune again, and look at the student anew.
         pool += workshop.accepted(accepted)
         curated.append(accepted)
-        student = workshop.finetune(round, taught, curated, student)
+        student = workshop.finetune(round, taught, curated, student, scored)
         scored = workshop.score(round, student, pool, problems)

@@ -124,7 +124,8 @@ class Completion:
 class Taught:
     """A seed problem after the teacher (or the data set) gave rationales for it.
 
-    ``rationales`` holds the verified ones; it is empty unless ``outcome`` is ``kept``.
+    ``rationales`` and ``second`` hold the verified ones, of the run's kind and, where both kinds are distilled,
+    of the other; both are empty unless ``outcome`` is ``kept``.
     """
 
     id: str
@@ -137,11 +138,17 @@ class Taught:
     completions: tuple[Completion, ...]
     prompt_tokens: int
     completion_tokens: int
+    second: tuple[str, ...] = ()
+    second_completions: tuple[Completion, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Attempt:
-    """One problem after the student attempted it; ``pass_rate`` is right completions / completions."""
+    """One problem after the student attempted it; ``pass_rate`` is right completions / completions.
+
+    ``sampled`` are the attempts for accuracy by majority, if any were asked for, and ``majority`` is whether the
+    answer that most of them give is right.
+    """
 
     id: str
     problem_id: str
@@ -155,6 +162,8 @@ class Attempt:
     completions: tuple[Completion, ...]
     prompt_tokens: int
     completion_tokens: int
+    sampled: tuple[Completion, ...] = ()
+    majority: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,7 +181,13 @@ class Feedback:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One new problem to be asked of the teacher, from a parent in the pool."""
+    """One new problem to be asked of the teacher, from a parent in the pool.
+
+    Attributes:
+        origin: What is asked for; ``seed`` asks for one more rationale for the parent itself.
+        band: The band of pass rates that it was drawn for.
+        known: Rationales that the parent has, where a further one is asked for that must differ.
+    """
 
     id: str
     parent_id: str
@@ -181,6 +196,8 @@ class Request:
     origin: Origin
     round: int
     draw: int
+    band: str = ""
+    known: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -190,6 +207,8 @@ class Variation:
     Attributes:
         rationales: What would be distilled of each solution, in the same order.
         second: Solutions of the other kind, where both kinds must agree.
+        second_rationales: What would be distilled of each of those.
+        band: The band of pass rates that it was asked for.
         evidence: For one that is too close to a benchmark problem: ``benchmark:problem id``.
         similarity: How close it is, in the measure that the reason names: a share, or words in a row.
         span: The words they share, shortened.
@@ -211,6 +230,8 @@ class Variation:
     evidence: str = ""
     similarity: float = 0.0
     span: str = ""
+    second_rationales: tuple[str, ...] = ()
+    band: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -224,6 +245,8 @@ class Curated:
         evidence: The id of what it is too much like; ``benchmark:problem id`` for benchmark problems.
         similarity: How much alike, in the measure that the reason names: a share, or words in a row.
         span: The words shared with a benchmark problem, shortened.
+        second: Rationales of the other kind, where both kinds are distilled.
+        band: The band of pass rates that it was asked for.
     """
 
     id: str
@@ -243,11 +266,16 @@ class Curated:
     evidence: str
     similarity: float = 0.0
     span: str = ""
+    second: tuple[str, ...] = ()
+    band: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """One pair of the distillation set: what the student is fine-tuned on."""
+    """One pair of the distillation set: what the student is fine-tuned on.
+
+    ``author`` is who wrote the rationale: the teacher (or the data set), or the student itself.
+    """
 
     problem_id: str
     question: str
@@ -255,6 +283,7 @@ class Example:
     kind: Kind
     origin: Origin
     round: int
+    author: Literal["teacher", "student"] = "teacher"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from typing import Literal
 from fdd_ray.budget import Meter
 from fdd_ray.checking import Asking
 from fdd_ray.cluster import ray_session
-from fdd_ray.engines.fleet import Fleet, make_room, room_for
+from fdd_ray.engines.fleet import Fleet
+from fdd_ray.engines.placement import Place, Shape
+from fdd_ray.engines.room import claim, leave_room, room_for
 from fdd_ray.experiment import Experiment
 from fdd_ray.overseer import Overseer
 from fdd_ray.progress import Reporter
@@ -91,14 +93,15 @@ class Resources:
         fleet = self.student if role == "student" else self.teacher
         assert fleet is not None, "the experiment was checked to name a teacher"
         self.start_ray()
-        if not fleet.started:
-            others = [other for other in self._fleets() if other is not fleet]
-            make_room(others, fleet.gpus_per_replica() * fleet.settings.replicas[0], report)
-            fleet.start()
-            if self._start_early and room_for(self._fleets()):
-                for other in others:
-                    other.start()
+        others = [other for other in self._fleets() if other is not fleet]
+        fleet.start()
+        # Those that wait for a place, but are not asked now, must not take the one that comes free.
+        claim(lambda: fleet.has_least, fleet.shape(), others, report)
+        if self._start_early and room_for(self._fleets(), self._rows()):
+            for other in others:
+                other.start()
         fleet.wait(report)
+        leave_room(fleet, others, self._rows(), report)
         for note in fleet.notes:
             self.reporter.say(note)
         experiment = self.experiment
@@ -109,8 +112,13 @@ class Resources:
         """Room on the cluster for the workers of a fine-tuning."""
         self.start_ray()
         settings = self.experiment.finetune
+        for shape in self._workers():
+            place = Place(shape)
+            try:
+                claim(lambda place=place: place.placed, shape, self._fleets(), report)  # type: ignore[misc]
+            finally:
+                place.free()  # Ray Train asks for a place of its own
         gpus = self._gpus_per_worker()
-        make_room(self._fleets(), settings.workers[0] * gpus, report)
         self._training = (settings.workers[1] * settings.cpus_per_worker, settings.workers[1] * gpus)
         try:
             yield
@@ -177,7 +185,7 @@ class Resources:
         engines, (cpus, gpus) = 0, self._training
         for fleet in self._fleets():
             if fleet.started:
-                replicas = fleet.settings.replicas[1]
+                replicas = fleet.placed
                 engines += replicas
                 cpus += replicas * fleet.settings.cpus
                 gpus += replicas * fleet.gpus_per_replica()
@@ -186,6 +194,18 @@ class Resources:
     def _money_per_second(self) -> float:
         _, cpus, gpus = self._reserved()
         return self.experiment.prices.of(cpus, gpus)
+
+    def _rows(self) -> Shape:
+        """What the map actors of a stage need at least."""
+        flow = self.experiment.flow
+        return Shape(({"CPU": flow.map_actors[0] * flow.cpus_per_map_actor},))
+
+    def _workers(self) -> list[Shape]:
+        """What the workers of a fine-tuning need at least; nothing, if they reserve nothing."""
+        settings = self.experiment.finetune
+        each = {"CPU": settings.cpus_per_worker, "GPU": self._gpus_per_worker(), **settings.resources}
+        each = {name: amount for name, amount in each.items() if amount}
+        return [Shape((each,) * settings.workers[0], dict(settings.label_selector))] if each else []
 
     def _gpus_per_worker(self) -> float:
         import ray

@@ -28,7 +28,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import yaml
 
 from fdd_ray.errors import ExperimentError
-from fdd_ray.nodes import MAX_BYTES, Node, compose, odd_integer, shorten
+from fdd_ray.inheritance import EXTENDS, read_tree
+from fdd_ray.nodes import Node, compose, odd_integer, shorten
 
 S = TypeVar("S")
 _UNSET: Any = object()
@@ -69,31 +70,23 @@ def read_settings(cls: type[S], path: str | Path, overrides: Iterable[str] = ())
 
     Args:
         cls: The settings class.
-        path: A YAML file.
-        overrides: ``a.b=c`` strings, as given to ``--set``; they win over the file.
+        path: A YAML file; it may extend others (see `fdd_ray.inheritance`).
+        overrides: ``a.b=c`` strings, as given to ``--set``; they win over the files.
 
     Raises:
         ExperimentError: With one line for each thing that is wrong.
     """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ExperimentError(
-            f"cannot read the experiment {path}: {error.strerror}; give the path of a YAML file"
-        ) from error
-    if len(data) > MAX_BYTES:
-        raise ExperimentError(f"{path} has over {MAX_BYTES >> 10} KiB, so it is no experiment; give a YAML file")
-    try:
-        return parse_settings(cls, data.decode(), str(path), overrides)
-    except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    problems: list[str] = []
+    return _settings(cls, read_tree(path, problems), overrides, problems)
 
 
 def parse_settings(cls: type[S], text: str, name: str = "<text>", overrides: Iterable[str] = ()) -> S:
-    """Like `read_settings`, from a string; ``name`` stands in for the file name in messages."""
+    """Like `read_settings`, from a string that extends no file; ``name`` is its name in messages."""
     problems: list[str] = []
-    root = compose(text, name, problems)
+    return _settings(cls, compose(text, name, problems), overrides, problems)
+
+
+def _settings(cls: type[S], root: Node, overrides: Iterable[str], problems: list[str]) -> S:
     if root.value is None:
         root = Node({}, root.where)
     if not isinstance(root.value, dict):
@@ -212,6 +205,9 @@ def _override(root: Node, text: str, problems: list[str]) -> None:
     where = f"--set {shorten(key)}=..." if hidden else f"--set {shorten(text)}"
     if not equals or not all(names):
         problems.append(f"{where}: write it as --set key=value, for example --set finetune.epochs=3")
+        return
+    if names[0] == EXTENDS:
+        problems.append(f"{where}: files extend files, the command line does not; write it in the experiment's file")
         return
     *parents, last = names
     target = root
@@ -366,6 +362,8 @@ def _nearest(key: str, cls: type[Any], path: str) -> str:
     """What was perhaps meant by an unknown ``key`` of ``cls``."""
     names = [field.name for field in dataclasses.fields(cls)]
     prefix = f"{path}." if path else ""
+    if not path and difflib.get_close_matches(key[:100], [EXTENDS], 1, cutoff=0.75):
+        return f"did you mean {EXTENDS} (in a file, at its top)?"
     if close := difflib.get_close_matches(key[:100], names, 1, cutoff=0.75):
         return f"did you mean {prefix}{close[0]}?"
     inside = [item.key for item in describe(cls) if item.key.endswith(f".{key}")]

@@ -136,6 +136,7 @@ class Workshop:
                     flow=experiment.flow,
                     progress=progress,
                     overseer=self._resources.overseer,
+                    both_kinds=experiment.mix.both_kinds,
                 )
 
         def from_dataset(folder: StageFolder) -> StageResult:
@@ -147,6 +148,8 @@ class Workshop:
         if experiment.rationales == "teacher":
             depends_on |= {"teach": to_plain(experiment.teach), "teacher": _model(experiment.teacher)}
             del depends_on["teach"]["min_kept"]
+            if experiment.mix.both_kinds:
+                depends_on["mix.both_kinds"] = True
         manifest = self._once(
             "rationales", 0, depends_on, from_teacher if experiment.rationales == "teacher" else from_dataset
         )
@@ -154,9 +157,22 @@ class Workshop:
         return manifest
 
     def finetune(
-        self, round: int, taught: Manifest, curated: Sequence[Manifest], previous: Manifest | None
+        self,
+        round: int,
+        taught: Manifest,
+        curated: Sequence[Manifest],
+        previous: Manifest | None,
+        scored: Manifest | None = None,
     ) -> Manifest:
-        """Fine-tune the student of a round on the distillation set so far."""
+        """Fine-tune the student of a round on the distillation set so far.
+
+        Args:
+            round: The round.
+            taught: The rationales of the seed problems.
+            curated: What each round accepted.
+            previous: The student before.
+            scored: Its attempts, of which right ones are mixed in if so set.
+        """
         experiment = self.experiment
         settings = experiment.finetune
         continued = settings.start_from == "previous" and previous is not None
@@ -166,9 +182,16 @@ class Workshop:
             "inputs": [m.fingerprint for m in (taught, *curated, *([previous] if continued and previous else []))],
         }
         base = student_of(previous) if continued and previous else resolve_model(experiment.student.model)
+        own = scored if experiment.mix.own_rationales else None
+        if own is not None:
+            depends_on |= {"mix": to_plain(experiment.mix), "inputs": [*depends_on["inputs"], own.fingerprint]}
 
         def work(folder: StageFolder) -> StageResult:
             examples = finetune.gather_examples(taught.outputs, [path for m in curated for path in m.outputs])
+            if own is not None:
+                examples += finetune.own_examples(
+                    own.outputs, examples, experiment.mix, subject=score.POOL, seed=experiment.seed, round=round
+                )
             with (
                 self.reporter.stage(folder.label, "steps") as progress,
                 self._resources.training(progress.waiting),
@@ -198,7 +221,7 @@ class Workshop:
         """Let a student attempt the benchmarks and, if given, the pool; ``student`` None is the base."""
         experiment = self.experiment
         depends_on = self._common() | {
-            "score": to_plain(experiment.score),
+            "score": experiment.score.depends_on(),
             "check": to_plain(experiment.check),
             "student": _model(experiment.student),
             "inputs": [problems.manifest.fingerprint] + ([student.fingerprint] if student else []),
@@ -222,13 +245,23 @@ class Workshop:
 
         return self._once("score", round, depends_on, work)
 
-    def split(self, round: int, scored: Manifest, pool: Sequence[Problem], previous: Manifest | None) -> Manifest:
+    def split(
+        self,
+        round: int,
+        scored: Manifest,
+        pool: Sequence[Problem],
+        previous: Manifest | None,
+        taught: Manifest,
+        curated: Sequence[Manifest],
+    ) -> Manifest:
         """Easy and hard, by the student's own attempts; and what to ask of the teacher."""
         experiment = self.experiment
+        # Only further rationales for seed problems depend on those that there are.
+        had = (taught, *curated) if experiment.feedback.policy == "more_rationales" else ()
         depends_on = {
             "seed": experiment.seed,
-            "feedback": to_plain(experiment.feedback),
-            "inputs": [manifest.fingerprint for manifest in (scored, *([previous] if previous else []))],
+            "feedback": _without(to_plain(experiment.feedback), "exact"),
+            "inputs": [manifest.fingerprint for manifest in (scored, *([previous] if previous else []), *had)],
         }
         by_id = {problem.id: problem for problem in pool}
         return self._once(
@@ -244,6 +277,8 @@ class Workshop:
                 seed=experiment.seed,
                 subject=score.POOL,
                 previous=previous.outputs if previous else (),
+                taught=taught.outputs,
+                curated=[path for manifest in curated for path in manifest.outputs],
             ),
         )
 
@@ -284,6 +319,7 @@ class Workshop:
         depends_on = {
             "curate": to_plain(self.experiment.curate),
             "new_problems": settings.new_problems,
+            **({} if settings.distinct_rationales else {"distinct_rationales": False}),
             "inputs": [problems.manifest.fingerprint, variations.fingerprint],
         }
         quotas = split.summary["wanted"]
@@ -301,19 +337,23 @@ class Workshop:
                     quotas=quotas,
                     flow=self.experiment.flow,
                     progress=progress,
+                    distinct_rationales=settings.distinct_rationales,
                 )
 
-        return self._once("curate", round, depends_on, work)
+        manifest = self._once("curate", round, depends_on, work)
+        if settings.exact:
+            curate.require_all(manifest, settings.new_problems)
+        return manifest
 
     def accepted(self, curated: Manifest) -> list[Problem]:
-        """The problems that a curate stage accepted into the pool."""
+        """The problems that a curate stage accepted into the pool; more rationales for old ones are none."""
         table = files.read_tables(curated.outputs, schema_of(Curated))
         return [
             Problem(
                 row.problem_id, row.question, row.answer, row.origin, f"round {row.round}", row.parent_id, row.round
             )
             for row in from_table(table, Curated)
-            if row.outcome == "kept"
+            if row.outcome == "kept" and row.origin != "seed"
         ]
 
     # -- wiring ---------------------------------------------------------------------------------

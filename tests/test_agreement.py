@@ -75,3 +75,24 @@ def test_the_choice_of_rationales_is_deterministic_and_of_distinct_ones() -> Non
     verdict = judge(variation, AgreementSettings(keep=2))
     assert verdict.rationales == ("answer = 7", "a = 3\nanswer = a + 4")
     assert (verdict.distinct, verdict.votes, verdict.agreement) == (3, 5, 1.0)
+
+
+def test_more_rationales_of_a_known_problem_need_no_vote() -> None:
+    solutions = tuple(
+        Completion(text, "7", verdict, "stop", 1)
+        for text, verdict in [("a", "right"), ("b", "wrong_answer"), ("c", "right")]
+    )
+    row = dataclasses.replace(_variation(1), origin="seed", solutions=solutions, rationales=("a", "", "c"))
+    assert judge(row, AgreementSettings()).rationales == ("a",)
+    assert judge(row, AgreementSettings(keep=5, agreement=1.0)).rationales == ("a", "c")
+    # Right, but all of them known before:
+    assert judge(dataclasses.replace(row, rationales=("", "", "")), AgreementSettings()).reason == "repeats_rationale"
+    wrong = tuple(dataclasses.replace(solution, verdict="wrong_answer") for solution in solutions)
+    assert judge(dataclasses.replace(row, solutions=wrong), AgreementSettings()).reason == "unsolved: wrong_answer"
+
+
+def test_rationales_of_the_other_kind_are_kept_where_they_agree() -> None:
+    second = tuple(Completion("chain", answer, "answered", "stop", 1) for answer in ("7", "8", "7.0"))
+    row = dataclasses.replace(_variation(1), second=second, second_rationales=("#### 7", "#### 8", "it is\n#### 7"))
+    assert judge(row, AgreementSettings(keep=5)).second == ("#### 7", "it is\n#### 7")
+    assert judge(row, AgreementSettings(agreement=0.7, keep=5)).second == ()

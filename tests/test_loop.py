@@ -164,7 +164,7 @@ def test_evaluate_scores_any_model_folder(
     sets = [part for text in [*overrides, f"storage={tmp_path}"] for part in ("--set", text)]
     assert main(["evaluate", student, "--experiment", str(TINY_EXPERIMENT), "--json", *sets]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["in_distribution"] == read_status(directory)["rounds"][1]["accuracy"]["in_distribution"]
+    assert found["accuracy"]["in_distribution"] == read_status(directory)["rounds"][1]["accuracy"]["in_distribution"]
 
 
 def _gsm8k(folder: Path, tmp_path: Path, *more: str) -> list[str]:

@@ -88,11 +88,15 @@ def _build(settings: EngineSettings, on_gpu: bool, weights: str, limits: Any) ->
         from fdd_ray.engines.simulated import SimulatedEngine
 
         return SimulatedEngine(settings, weights, _leave)
+    if settings.engine == "transformers":
+        from fdd_ray.engines.transformers import TransformersEngine
+
+        return TransformersEngine(settings, on_gpu, weights, _leave)
     from fdd_ray.engines import vllm
 
     in_process = not on_gpu if settings.in_process is None else settings.in_process
     build = vllm.InProcessEngine if in_process else vllm.ProcessEngine
-    return build(vllm.engine_arguments(settings, weights, on_gpu), _leave)
+    return build(vllm.engine_arguments(settings, weights, on_gpu), settings, _leave)
 
 
 def _leave(error: BaseException) -> None:

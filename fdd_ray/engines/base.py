@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from fdd_ray.engines.endpoint import check_endpoint_settings
+from fdd_ray.engines.sampling import SamplingSettings
+from fdd_ray.engines.thinking import CLOSE, OPEN
 from fdd_ray.errors import EngineError, ExperimentError
 from fdd_ray.prompts import Message
 from fdd_ray.settings import setting
@@ -52,18 +54,32 @@ class EngineSettings:
         " simulated runs none, for harnesses (see fdd_ray.engines.simulated).",
     )
     revision: str | None = setting(None, "Hub revision: a branch, tag or commit.")
+    quantization: str | None = setting(
+        None, "vLLM's name for how the weights are quantised, such as fp8 or awq; default: as the checkpoint says."
+    )
+    adapter: str | None = setting(
+        None, "A LoRA adapter that the teacher wears: a folder in PEFT's format, or its URL; default: none."
+    )
     trust_remote_code: bool = setting(False, "Let the hub repository's own Python code run. Off unless you trust it.")
     replicas: tuple[int, int] = setting(
         (1, 1), "Engines: one number, or [min, max]; all of max are asked for, work starts at min.", ge=1
     )
     gpus_per_replica: int | None = setting(
-        None, "GPUs of one engine; default: tensor_parallel if the cluster has GPUs, otherwise 0 (CPU).", ge=0
+        None,
+        "GPUs of one engine; default: tensor_parallel x pipeline_parallel if the cluster has GPUs, otherwise 0 (CPU).",
+        ge=0,
     )
     cpus_per_replica: float | None = setting(
         None, "Logical CPUs one engine reserves; default: 1, or 0.1 with an endpoint.", ge=0
     )
     threads: int = setting(1, "CPU threads of one engine that runs without a GPU.", ge=1)
-    tensor_parallel: int = setting(1, "GPUs that share one copy of the model.", ge=1)
+    tensor_parallel: int = setting(1, "GPUs that share each layer of one copy of the model.", ge=1)
+    pipeline_parallel: int = setting(
+        1, "Groups of tensor_parallel GPUs that one copy of the model is cut into, layer after layer.", ge=1
+    )
+    across_nodes: bool | None = setting(
+        None, "Let the GPUs of one engine lie on several nodes; default: only if no node that is up has enough of them."
+    )
     resources: dict[str, float] = setting(
         factory=dict, help="Custom Ray resources one engine reserves, such as {teacher: 1}.", gt=0
     )
@@ -85,6 +101,17 @@ class EngineSettings:
     in_process: bool | None = setting(
         None, "Run vLLM inside the actor's own process instead of one beside it; default: only on a CPU."
     )
+    sampling: SamplingSettings = setting(
+        factory=SamplingSettings, help="How tokens are drawn, beside the temperature, top_p and length of each stage."
+    )
+    chat_template_kwargs: dict[str, Any] = setting(
+        factory=dict, help="Passed to the model's chat template, such as {enable_thinking: false}."
+    )
+    thinking: Literal["strip", "keep"] = setting(
+        "strip", "What becomes of the thinking before a reasoning model's answer; its tokens are counted either way."
+    )
+    thinking_open: str = setting(OPEN, "What begins the thinking; it may stand in the prompt.")
+    thinking_close: str = setting(CLOSE, "What ends the thinking.")
     engine_args: dict[str, Any] = setting(factory=dict, help="Further vLLM engine arguments, passed on as they are.")
     max_restarts: int = setting(20, "How often a dead engine is started again.", ge=0)
     start_deadline_s: float = setting(1800.0, "Seconds until the first replicas must serve.", gt=0)
@@ -96,12 +123,21 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError("model is empty; give a folder, a hub id, or tiny://teacher")
-        if self.gpus_per_replica is not None and self.gpus_per_replica not in (0, self.tensor_parallel):
+        if self.gpus_per_replica is not None and self.gpus_per_replica not in (0, self.model_parallel):
             raise ValueError(
-                f"gpus_per_replica is {self.gpus_per_replica} but tensor_parallel is {self.tensor_parallel};"
-                " an engine uses one GPU for each tensor-parallel rank"
+                f"gpus_per_replica is {self.gpus_per_replica} but tensor_parallel x pipeline_parallel is"
+                f" {self.tensor_parallel} x {self.pipeline_parallel}; an engine uses one GPU for each of these ranks"
             )
+        if not self.thinking_open or not self.thinking_close:
+            raise ValueError("thinking_open and thinking_close cannot be empty; to leave thinking alone say keep")
+        if self.adapter is not None and self.engine == "transformers":
+            raise ValueError("adapter: only vLLM serves adapters; merge it into the model")
         check_endpoint_settings(self)
+
+    @property
+    def model_parallel(self) -> int:
+        """GPUs of one copy of the model."""
+        return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def cpus(self) -> float:
@@ -237,6 +273,7 @@ def check_model(settings: EngineSettings) -> None:
     Raises:
         ExperimentError: With what is wrong and what to do.
     """
+    from fdd_ray.engines.checkpoints import check_adapter, check_quantization
     from fdd_ray.engines.folders import check_model_folder
 
     if settings.engine != "vllm" or settings.endpoint is not None:
@@ -245,6 +282,10 @@ def check_model(settings: EngineSettings) -> None:
     folder = Path(path if os.path.isdir(path) else resolve_model(settings.model))
     if folder.is_dir():
         check_model_folder(folder, trust_remote_code=settings.trust_remote_code, engine_args=settings.engine_args)
+    if settings.quantization is not None:
+        check_quantization(settings.quantization, folder)
+    if settings.adapter is not None:
+        check_adapter(settings.adapter, folder)
 
 
 def _check_scheme(model: str, scheme: str) -> None:

@@ -12,6 +12,7 @@ import difflib
 import functools
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,15 +34,20 @@ _REGISTRIES: Final = {
 
 
 def check_model_folder(
-    folder: Path, *, trust_remote_code: bool = False, engine_args: Mapping[str, Any] | None = None
+    folder: Path,
+    *,
+    trust_remote_code: bool = False,
+    engine_args: Mapping[str, Any] | None = None,
+    engine: str = "vllm",
 ) -> None:
-    """See that a folder holds a decoder-only model in Hugging Face format, whole and without pickled code.
+    """See that a folder holds a model in Hugging Face format, whole, without pickled code, and one for its engine.
 
     Args:
         folder: The folder.
         trust_remote_code: Whether Python code in the folder may run.
         engine_args: Further arguments of the engine; with a load format or tokenizer of its own, those are not
             checked.
+        engine: ``vllm``, which serves decoder-only models, or ``transformers``, which serves both kinds.
 
     Raises:
         ExperimentError: With what is wrong and what to do.
@@ -49,7 +55,7 @@ def check_model_folder(
     arguments = engine_args or {}
     try:
         config = _read_config(folder)
-        _check_architecture(folder / "config.json", config, trust_remote_code)
+        _check_architecture(folder / "config.json", config, trust_remote_code, engine)
         if arguments.get("load_format", "auto") in ("auto", "hf", "safetensors"):
             _check_weights(folder, config)
         if not arguments.get("tokenizer") and not arguments.get("skip_tokenizer_init"):
@@ -103,7 +109,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
     raise ExperimentError(f"{folder} has no config.json{', it is empty' if not names else ''}{hint}")
 
 
-def _check_architecture(path: Path, config: Mapping[str, Any], trust_remote_code: bool) -> None:
+def parameters_of(folder: Path) -> int | None:
+    """Parameters of the model in a folder, as the headers of its weights count them; None if there are no headers.
+
+    Weights that two layers share are counted once, for they are stored once. Quantised weights are counted as they
+    are packed, so that there they are fewer than the model had.
+
+    Raises:
+        ExperimentError: If a file is no safetensors file.
+        OSError: If one cannot be read.
+    """
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    shards = [single] if single.is_file() else sorted(_read_index(index) if index.is_file() else [])
+    if not shards:
+        return None
+    return sum(int(math.prod(entry["shape"])) for path in shards for entry in read_header(path).values())
+
+
+def _check_architecture(path: Path, config: Mapping[str, Any], trust_remote_code: bool, engine: str) -> None:
     kind = config.get("model_type")
     own_code = config.get("auto_map")
     own_code = own_code if isinstance(own_code, Mapping) else {}
@@ -121,10 +144,13 @@ def _check_architecture(path: Path, config: Mapping[str, Any], trust_remote_code
             raise ExperimentError(
                 f"{path}: the installed transformers and vllm know no model_type {kind[:60]!r}; {hint}"
             )
-    if config.get("is_encoder_decoder"):
-        raise ExperimentError(f"{path}: {kind} is an encoder-decoder model; choose a decoder-only model")
+    if config.get("is_encoder_decoder") and engine == "vllm":
+        raise ExperimentError(
+            f"{path}: {kind} is an encoder-decoder model, which vLLM does not serve; set student.engine: transformers,"
+            " or choose a decoder-only model"
+        )
     architectures = config.get("architectures")
-    if not isinstance(architectures, list) or "AutoModelForCausalLM" in own_code:
+    if not isinstance(architectures, list) or {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"} & own_code.keys():
         return
     names = [name for name in architectures if isinstance(name, str)]
     if names and not any(name.endswith(_GENERATES) for name in names):

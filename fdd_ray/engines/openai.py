@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from fdd_ray.engines.base import EndpointError, EngineSettings, Reply, RequestError, Sampling
 from fdd_ray.engines.keys import Key
 from fdd_ray.engines.limits import Limiter, Limits, Window
-from fdd_ray.engines.replies import Answer, Trouble, estimate_tokens, judge_refusal, read_answer, shown
+from fdd_ray.engines.replies import Answer, Thinking, Trouble, estimate_tokens, judge_refusal, read_answer, shown
 from fdd_ray.errors import DependencyError, EngineError
 from fdd_ray.prompts import Message
 
@@ -34,6 +34,8 @@ _LONGEST_PAUSE_S = 900.0
 _TURNED_AWAY = 30
 _CHECK_DEADLINE_S = 60.0
 _MOST_BYTES = 64 << 20
+# Of the further sampling settings, those that are parameters of the API itself.
+_OPENAI_KNOWS = ("presence_penalty", "frequency_penalty", "stop")
 
 
 class OpenAIEngine:
@@ -65,6 +67,7 @@ class OpenAIEngine:
         self._window = Window(settings.max_num_seqs)
         self._key = Key(settings.api_key_env)
         self._client = _client(settings, self._key, most_bytes)
+        self._thinking = Thinking(settings.thinking, settings.thinking_open, settings.thinking_close)
         self._without: set[str] = set()
         self._notes: dict[str, None] = {}
 
@@ -214,7 +217,7 @@ class OpenAIEngine:
         if response.status != 200:
             return judge_refusal(response.status, response.headers, response.body, settings.api_key_env)
         model = settings.answers_as or settings.model
-        answer = read_answer(response.body, model, sampling.n, sampling.max_tokens, prompt)
+        answer = read_answer(response.body, model, sampling.n, sampling.max_tokens, prompt, self._thinking)
         if isinstance(answer, Answer) and answer.estimated:
             self._note("the endpoint does not tell how many tokens it took: counts and costs are estimates")
         return answer
@@ -258,6 +261,12 @@ class OpenAIEngine:
             body["top_p"] = sampling.top_p
         if sampling.seed is not None and sampling.temperature > 0 and "seed" not in self._without:
             body["seed"] = sampling.seed
+        further = self._settings.sampling.given()
+        body |= {name: further.pop(name) for name in _OPENAI_KNOWS if name in further}
+        if self._settings.chat_template_kwargs:
+            further["chat_template_kwargs"] = self._settings.chat_template_kwargs
+        if further:
+            body["extra_body"] = further
         return body
 
 

@@ -18,11 +18,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from fdd_ray.engines.base import ContentFiltered, EndpointError, PromptTooLong, RequestError, Sample
+from fdd_ray.engines.thinking import CLOSE, OPEN, answer_of
 
 _SHOWN = 160
 _CUT_OFF = {"length", "max_tokens", "model_length", "content_filter"}
 _ENDED = {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"}
 _OUT_OF_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"}
+_THOUGHTS = ("reasoning_content", "reasoning")
 _FILTERED = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation"}
 _TOO_LONG = {"context_length_exceeded", "string_above_max_length", "input_tokens"}
 _TOO_LONG_TEXT = re.compile(
@@ -46,6 +48,35 @@ class Answer(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     estimated: bool
+
+
+class Thinking(NamedTuple):
+    """What becomes of the thinking before an answer; see `fdd_ray.engines.thinking`."""
+
+    mode: Literal["strip", "keep"] = "strip"
+    open_tag: str = OPEN
+    close_tag: str = CLOSE
+
+    def applied(self, text: str, apart: str, finish: str, *, ended: bool) -> tuple[str, str]:
+        """The text of a choice and its finish.
+
+        Args:
+            text: Its content.
+            apart: The thinking that came beside it; kept, it is put where the model wrote it.
+            finish: ``stop`` or ``length``.
+            ended: Whether there is an answer after that thinking.
+        """
+        if self.mode == "strip":
+            return answer_of(text, finish, self.open_tag, self.close_tag)
+        return f"{self.open_tag}{apart}{self.close_tag if ended else ''}{text}" if apart else text, finish
+
+
+class _Choice(NamedTuple):
+    """A choice that could be read: what is left of it, and all that was written."""
+
+    text: str
+    finish: str
+    written: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +113,9 @@ def is_called(asked: str, answered: str) -> bool:
     return got == want or (got.startswith(want) and _VERSION.fullmatch(got[len(want) :]) is not None)
 
 
-def read_answer(body: bytes, model: str, n: int, max_tokens: int, prompt_text: str) -> Answer | Trouble:
+def read_answer(
+    body: bytes, model: str, n: int, max_tokens: int, prompt_text: str, thinking: Thinking | None = None
+) -> Answer | Trouble:
     """The samples in the body of a successful reply.
 
     Args:
@@ -91,6 +124,7 @@ def read_answer(body: bytes, model: str, n: int, max_tokens: int, prompt_text: s
         n: How many samples were asked for.
         max_tokens: Longest sample asked for.
         prompt_text: The text of the prompt, to estimate its tokens from where they are not told.
+        thinking: What becomes of the thinking before an answer.
 
     Raises:
         ContentFiltered: If the endpoint withholds every sample.
@@ -110,19 +144,19 @@ def read_answer(body: bytes, model: str, n: int, max_tokens: int, prompt_text: s
     usage = usage if isinstance(usage, dict) else {}
     told = _count(usage.get("completion_tokens"))
     choices = reply["choices"]
-    read: list[tuple[str, str] | ContentFiltered] = []
+    read: list[_Choice | ContentFiltered] = []
     for choice in choices:
-        found = _read_choice(choice, told if len(choices) == 1 else None, max_tokens)
+        found = _read_choice(choice, told if len(choices) == 1 else None, max_tokens, thinking or Thinking())
         if isinstance(found, str):
             return Trouble(f"{found}: {shown(body)}")
         read.append(found)
     kept = [found for found in read[:n] if not isinstance(found, ContentFiltered)]
     if not kept:
         raise next(found for found in read if isinstance(found, ContentFiltered))
-    estimates = [estimate_tokens(text) for text, _ in kept]
+    estimates = [estimate_tokens(choice.written) for choice in kept]
     completion = told if told is not None else sum(estimates)
     shares = [completion] if len(kept) == 1 else _split(completion, estimates)
-    samples = tuple(Sample(text, finish, tokens) for (text, finish), tokens in zip(kept, shares, strict=True))
+    samples = tuple(Sample(choice.text, choice.finish, tokens) for choice, tokens in zip(kept, shares, strict=True))
     prompt = _count(usage.get("prompt_tokens"))
     return Answer(
         samples,
@@ -132,27 +166,30 @@ def read_answer(body: bytes, model: str, n: int, max_tokens: int, prompt_text: s
     )
 
 
-def _read_choice(choice: Any, tokens: int | None, max_tokens: int) -> tuple[str, str] | ContentFiltered | str:
+def _read_choice(
+    choice: Any, tokens: int | None, max_tokens: int, thinking: Thinking
+) -> _Choice | ContentFiltered | str:
     """Text and finish of a choice; or that it is withheld; or what is wrong with it."""
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         return "a choice has no message"
     finish, text = choice.get("finish_reason"), message.get("content")
+    # Servers that know the model put its thinking beside the answer, under one of two names.
+    apart = next((said for name in _THOUGHTS if isinstance(said := message.get(name), str) and said), "")
     if isinstance(message.get("refusal"), str) and message["refusal"] and not text:
         return ContentFiltered("the model refused to answer")
     if text is None and finish == "content_filter":
         return ContentFiltered("the endpoint's filter withheld the answer")
-    if text is None and finish in _CUT_OFF:
-        text = ""  # all tokens went into a reasoning that is not shown
+    silent = text is None
+    if silent and (apart or finish in _CUT_OFF):
+        text = ""  # all tokens went into the thinking, which may not be shown
     if not isinstance(text, str):
         return "a choice has no text"
+    cut = silent or finish in _CUT_OFF or (finish not in _ENDED and tokens is not None and tokens >= max_tokens)
     # Half a surrogate pair is valid JSON, but no text that could be written to a file.
-    text = text.encode("utf-8", "replace").decode()
-    if finish in _CUT_OFF:
-        return text, "length"
-    if finish not in _ENDED and tokens is not None and tokens >= max_tokens:
-        return text, "length"
-    return text, "stop"
+    text, apart = (part.encode("utf-8", "replace").decode() for part in (text, apart))
+    answer, ending = thinking.applied(text, apart, "length" if cut else "stop", ended=not silent)
+    return _Choice(answer, ending, apart + text)
 
 
 def judge_refusal(

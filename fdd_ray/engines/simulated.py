@@ -12,7 +12,8 @@ names. What it says depends on the weights, the prompt and the seed alone, never
 in teacher, 0.3 for any other without a ``simulated.json``); ``seconds``, the mean time of a request, and
 ``spread``, its relative standard deviation; ``calls``, a folder in which each process appends a line
 ``time key`` for every request it was asked, before it answers; ``dies_after``, requests after which the
-process ends as a broken engine does; ``poison``, words at which it does so.
+process ends as a broken engine does; ``poison``, words at which it does so; ``reloads``, false for an engine
+that refuses other weights.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fdd_ray.engines.base import EngineSettings, Reply, Sample, Sampling
-from fdd_ray.errors import ExperimentError
+from fdd_ray.errors import EngineError, ExperimentError
 from fdd_ray.prompts import Message, load_prompts
 from fdd_ray.records import content_id, stable_seed
 from fdd_ray.store.fetch import fetch_folder
@@ -37,7 +38,7 @@ from fdd_ray.tiny.grammar import Story, sample_cast
 from fdd_ray.tiny.parse import parse_story
 from fdd_ray.tiny.variations import complexify, similar
 
-_ARGUMENTS: Final = {"right", "seconds", "spread", "calls", "dies_after", "poison"}
+_ARGUMENTS: Final = {"right", "seconds", "spread", "calls", "dies_after", "poison", "reloads"}
 
 
 class SimulatedEngine:
@@ -63,6 +64,7 @@ class SimulatedEngine:
         self._spread = float(arguments.get("spread", 0.0))
         self._dies_after: int | None = arguments.get("dies_after")
         self._poison: str | None = arguments.get("poison")
+        self._reloads = bool(arguments.get("reloads", True))
         self._on_death = on_death
         self._asked = 0
         self._calls = Path(arguments["calls"]) if "calls" in arguments else None
@@ -91,7 +93,16 @@ class SimulatedEngine:
         return Reply(samples, len(prompt.split()))
 
     async def reload(self, weights: str) -> None:
-        """Take the skill of other weights."""
+        """Take the skill of other weights.
+
+        Raises:
+            EngineError: If it was told to refuse; it has ended then, as an engine with half of each weights must.
+        """
+        if not self._reloads:
+            refusal = EngineError(f"told to refuse {weights}")
+            if self._on_death is not None:
+                self._on_death(refusal)
+            raise refusal
         self._use(weights)
 
     def _use(self, weights: str) -> None:

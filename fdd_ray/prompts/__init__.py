@@ -8,6 +8,7 @@ the word ``{question}`` in it stands for the problem. ``default`` is written for
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ PLAIN_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ 'Answer:\\n' + message['content'] + eos_token }}"
     "{% else %}{{ 'Question:\\n' + message['content'] + '\\n\\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Answer:\\n' }}{% endif %}"
+)
+# The same for an encoder: the text alone, between the tokens that the encoder knows it by.
+_ENCODER_TEMPLATE = (
+    "{{ %s }}{%% for message in messages %%}{{ message['content'] }}"
+    "{%% if not loop.last %%}{{ '\\n\\n' }}{%% endif %%}{%% endfor %%}{{ %s }}"
 )
 
 
@@ -128,27 +134,50 @@ def read_new_problem(reply: str) -> str | None:
     return text or None
 
 
-def prepare_tokenizer(tokenizer: Any) -> Any:
-    """Give a tokenizer without a chat template the plain one, and without a pad token its eos."""
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = PLAIN_TEMPLATE
+def prepare_tokenizer(tokenizer: Any, *, encoder_decoder: bool = False) -> Any:
+    """Give a tokenizer without a chat template a plain one, and without a pad token its eos.
+
+    The template is saved with the tokenizer, so whoever loads an exported student asks it in the same form.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer; it is changed in place.
+        encoder_decoder: Whether prompts go to an encoder: then the plain template is the bare text, as T5's
+            family was trained on it, in the special tokens that the tokenizer itself puts around a text
+            (``</s>`` at the end for T5, ``<s>`` and ``</s>`` for CodeT5+).
+    """
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = _encoder_template(tokenizer) if encoder_decoder else PLAIN_TEMPLATE
     return tokenizer
 
 
+def _encoder_template(tokenizer: Any) -> str:
+    framed, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    start = next((i for i in range(len(framed)) if framed[i : i + len(bare)] == bare), 0)
+    before, after = framed[:start], framed[start + len(bare) :]
+    if not after and tokenizer.eos_token_id is not None:
+        after = [tokenizer.eos_token_id]
+    texts = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (before, after))
+    return _ENCODER_TEMPLATE % tuple(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat up to where the model's reply begins.
+    """Token ids of a chat up to where the model's reply begins: for an encoder-decoder model, the encoder's input.
 
     Training, scoring and generation all come through here, so a student is always asked in exactly
-    the form it was trained on.
+    the form it was trained on. It is also what ``apply_chat_template(messages, add_generation_prompt=True)``
+    of the exported tokenizer gives.
     """
     text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def render_example(tokenizer: Any, messages: Sequence[Message], reply: str) -> tuple[list[int], int]:
-    """Token ids of a chat with its reply and the end token, and how many of them are the prompt."""
+    """Token ids of a chat with its reply and the end token, and how many of them are the prompt.
+
+    For an encoder-decoder model the prompt goes to the encoder and the rest to the decoder.
+    """
     prompt = render_prompt(tokenizer, messages)
     completion = list(tokenizer(reply, add_special_tokens=False)["input_ids"])
     return [*prompt, *completion, tokenizer.eos_token_id], len(prompt)

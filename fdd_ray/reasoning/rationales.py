@@ -133,6 +133,11 @@ def agree(answers: Sequence[str | None], asked: int) -> Agreement:
     return Agreement(answer if votes > runner_up else None, votes, asked, votes / asked, runner_up)
 
 
+def rationale_in(kind: Kind, text: str, gold: str | None = None) -> str:
+    """What would be distilled of a completion that was checked before; empty if there is nothing."""
+    return (extract_program(text) or "") if kind == "program" else _check_chain(text, gold, None, None).rationale
+
+
 def distinct_rationales(texts: Iterable[str], most: int) -> tuple[str, ...]:
     """The first ``most`` rationales that differ in more than case and white space, in their order."""
     distinct: dict[str, str] = {}

@@ -29,9 +29,11 @@ def read_status(directory: str) -> dict[str, Any]:
         round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
         the new problems later), ``pool_read`` (in round 0: the same account of the rows of the pool's
         files), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
-        ``n``; 95 % Wilson intervals); ``base``: the untouched student's ``accuracy``; ``stages``: every
-        stage that was begun, in order, with ``done``, ``seconds``, ``counts`` and ``tokens``, or, while it is
-        not done, ``rows_written`` (counted in its parts); ``driver``: who drives the run or drove it last
+        ``n``; 95 % Wilson intervals), ``by_steps`` (the same by benchmark and number of steps, where that is
+        known) and ``majority`` (``k`` and ``accuracy``; empty if it was not asked for); ``base``: ``accuracy``,
+        ``by_steps`` and ``majority`` of the untouched student; ``stages``: every stage that was begun, in order,
+        with its folder as ``path``, ``done``, ``seconds``, ``counts`` and ``tokens``, or, while it is not done,
+        ``rows_written`` (counted in its parts); ``driver``: who drives the run or drove it last
         (``alive``, ``host``, ``pid``, ``since`` and ``last_sign`` in seconds since 1970; null if nobody did);
         ``spent``: see `fdd_ray.store.spent.Spent`.
 
@@ -53,7 +55,7 @@ def read_status(directory: str) -> dict[str, Any]:
         number += 1
     return {
         "rounds": rounds,
-        "base": {"accuracy": _accuracy(base)},
+        "base": {"accuracy": _benchmarks(base, "accuracy"), **_more(base)},
         "stages": stages,
         "driver": _driver(directory),
         "spent": dataclasses.asdict(spent(directory)),
@@ -93,6 +95,7 @@ def _stage(directory: str, round: int | None, stage: str, stages: list[dict[str,
             {
                 "stage": stage,
                 "round": round,
+                "path": manifest.path,
                 "done": True,
                 "seconds": manifest.seconds,
                 "counts": dataclasses.asdict(manifest.counts),
@@ -102,14 +105,14 @@ def _stage(directory: str, round: int | None, stage: str, stages: list[dict[str,
         return manifest
     folder = files.join(directory, round_name(round), stage)
     if files.exists(files.join(folder, STARTED)):
-        stages.append({"stage": stage, "round": round, "done": False, "rows_written": rows_in_parts(folder)})
+        written = rows_in_parts(folder)
+        stages.append({"stage": stage, "round": round, "path": folder, "done": False, "rows_written": written})
     return manifest
 
 
 def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
     split, finetuned, scored = found["split"], found["finetune"], found["score"]
     counted = found["rationales"] if number == 0 else found["curate"]
-    accuracy = _accuracy(scored)
     return {
         "round": number,
         "easy": split.summary["easy"] if split else None,
@@ -119,11 +122,19 @@ def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
         "rejected": dict(counted.counts.rejected) if counted else {},
         "failed": counted.counts.failed if counted else None,
         "distillation_set": finetuned.counts.kept if finetuned else None,
-        "accuracy": {name: value for name, value in accuracy.items() if name != _POOL},
-        "pool": accuracy.get(_POOL),
+        "accuracy": _benchmarks(scored, "accuracy"),
+        **_more(scored),
+        "pool": scored.summary["accuracy"].get(_POOL) if scored else None,
         "pool_read": dict(found["problems"].summary.get("pool", {})) if found["problems"] else {},
     }
 
 
-def _accuracy(scored: Manifest | None) -> dict[str, Any]:
-    return dict(scored.summary["accuracy"]) if scored else {}
+def _benchmarks(scored: Manifest | None, key: str) -> dict[str, Any]:
+    """What the summary of a score stage has under ``key`` for each benchmark; runs of old have not all of it."""
+    found = scored.summary.get(key, {}) if scored else {}
+    return {name: value for name, value in found.items() if name != _POOL}
+
+
+def _more(scored: Manifest | None) -> dict[str, Any]:
+    majority = scored.summary.get("majority", {}) if scored else {}
+    return {"by_steps": _benchmarks(scored, "by_steps"), "majority": dict(majority)}

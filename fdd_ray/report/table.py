@@ -1,4 +1,4 @@
-"""A run as a plain text table: one line for each round, and where its rejected rows and time went."""
+"""A run as plain text tables: one line for each round, what its scores say, and where rows and time went."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fdd_ray.progress import duration
+from fdd_ray.report.attempts import Difference
+from fdd_ray.report.scores import (
+    DIFFERENCE,
+    NOTE,
+    by_majority_table,
+    by_steps_table,
+    difference_cells,
+    differences_table,
+    majority_table,
+    percent,
+    steps_table,
+)
 
 
 def rounds_table(status: Mapping[str, Any]) -> str:
@@ -13,7 +25,7 @@ def rounds_table(status: Mapping[str, Any]) -> str:
     benchmarks = sorted({name for entry in (status["base"], *status["rounds"]) for name in entry["accuracy"]})
     header = ["round", "easy", "hard", "kept", "rejected", "failed", "distillation set"]
     header += [f"{name} % [95 %]" for name in benchmarks]
-    rows = [["base", "", "", "", "", "", "", *(_percent(status["base"]["accuracy"].get(name)) for name in benchmarks)]]
+    rows = [["base", "", "", "", "", "", "", *(percent(status["base"]["accuracy"].get(name)) for name in benchmarks)]]
     for entry in status["rounds"]:
         rows.append(
             [
@@ -22,15 +34,25 @@ def rounds_table(status: Mapping[str, Any]) -> str:
                 str(sum(entry["rejected"].values())),
                 _number(entry["failed"]),
                 _number(entry["distillation_set"]),
-                *(_percent(entry["accuracy"].get(name)) for name in benchmarks),
+                *(percent(entry["accuracy"].get(name)) for name in benchmarks),
             ]
         )
     return align([header, *rows])
 
 
 def details(status: Mapping[str, Any]) -> str:
-    """What became of the rows of each round, by reason, and each stage with its time and tokens."""
+    """What became of the rows of each round, what its scores say, and each stage with its time and tokens.
+
+    Args:
+        status: What `fdd_ray.report.status.read_status` returns; the attempts are read from where it says.
+    """
     lines = [line for entry in status["rounds"] for line in _outcomes(entry)]
+    compared = differences_table(status)
+    for table in (compared, steps_table(status), majority_table(status)):
+        if table:
+            lines += ["", align(table)]
+        if table and table is compared:
+            lines.append(NOTE)
     rows = [["stage", "round", "time", "rows", "kept", "rejected", "failed", "tokens"]]
     for stage in status["stages"]:
         place = "base" if stage["round"] is None else str(stage["round"])
@@ -78,8 +100,29 @@ def _account(name: str, what: str, counts: Mapping[str, Any]) -> list[str]:
 
 def accuracy_table(accuracy: Mapping[str, Mapping[str, float]]) -> str:
     """Accuracy by benchmark as text."""
-    rows = [[name, _percent(found), str(found["n"])] for name, found in sorted(accuracy.items())]
+    rows = [[name, percent(found), str(found["n"])] for name, found in sorted(accuracy.items())]
     return align([["benchmark", "accuracy % [95 %]", "problems"], *rows])
+
+
+def evaluation_tables(
+    accuracy: Mapping[str, Any],
+    by_steps: Mapping[str, Any],
+    majority: Mapping[str, Any],
+    differences: Mapping[str, Difference] | None,
+) -> str:
+    """What an evaluation found, as text; ``differences`` are those to a former one, None if there is none."""
+    tables = [
+        accuracy_table(accuracy),
+        *(align(table) for table in [by_steps_table([("accuracy", by_steps)])] if table),
+        *(align(t) for t in [by_majority_table([("model", {"accuracy": accuracy, "majority": majority})])] if t),
+    ]
+    if differences:
+        header = ["against the former", *DIFFERENCE, "not shared"]
+        rows = [[name, *difference_cells(found), str(found.unpaired)] for name, found in differences.items()]
+        tables.append(f"{align([header, *rows])}\n{NOTE}")
+    elif differences is not None:
+        tables.append("against the former: no problem was asked of both")
+    return "\n\n".join(tables)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -91,9 +134,3 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def _number(value: int | None) -> str:
     return "" if value is None else str(value)
-
-
-def _percent(accuracy: Mapping[str, float] | None) -> str:
-    if accuracy is None:
-        return ""
-    return f"{100 * accuracy['value']:.1f} [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"

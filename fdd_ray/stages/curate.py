@@ -29,13 +29,14 @@ from fdd_ray.deduplication import (
     refuse_flood,
     run_here,
 )
+from fdd_ray.errors import StageError
 from fdd_ray.flow import FlowSettings
 from fdd_ray.progress import StageProgress
-from fdd_ray.records import Curated, Origin, Outcome, Problem, Variation, from_table, problem_id, schema_of, to_table
+from fdd_ray.records import Curated, Outcome, Problem, Variation, from_table, problem_id, schema_of, to_table
 from fdd_ray.settings import setting
 from fdd_ray.store import files
 from fdd_ray.store.groups import read_group, write_groups
-from fdd_ray.store.run import Counts, StageFolder, StageResult, count_outcomes, merge_counts
+from fdd_ray.store.run import Counts, Manifest, StageFolder, StageResult, count_outcomes, merge_counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,9 +63,10 @@ def curate(
     accepted: Sequence[str],
     benchmarks: Mapping[str, str],
     settings: CurateSettings,
-    quotas: Mapping[Origin, int],
+    quotas: Mapping[str, int],
     flow: FlowSettings,
     progress: StageProgress,
+    distinct_rationales: bool = True,
     few_rows: int = FEW_ROWS,
 ) -> StageResult:
     """Accept or reject all variations of a round; Ray is running.
@@ -77,9 +79,10 @@ def curate(
         accepted: Parquet files of earlier curate stages.
         benchmarks: The Parquet file of each benchmark, whose problems must never enter the pool.
         settings: What must be passed.
-        quotas: Problems wanted by origin; what one origin cannot fill goes to the other.
+        quotas: Problems wanted by band (by origin where rows have no band); what one cannot fill goes to others.
         flow: How many map actors, and how long to wait.
         progress: Told of rows as they are compared.
+        distinct_rationales: Reject a further rationale for a problem if another one of this round is the same.
         few_rows: Pool and variations up to which all is done by one actor in one go; also the rows of a part.
 
     Raises:
@@ -94,8 +97,9 @@ def curate(
     parts = max(1, -(-rows // few_rows))
     reader = _Reader(folder, frozenset(accepted), dict(benchmarks), settings, parts)
     curation = _Curation(
-        folder, reader, tuple(new + known), settings, dict(quotas), parts, max(1, -(-total // few_rows))
-    )
+        folder, reader, tuple(new + known), settings, dict(quotas), parts, max(1, -(-total // few_rows)),
+        distinct_rationales,
+    )  # fmt: skip
     on_ray = OnRay(flow, folder.label)
     progress.start(total)
     if total <= few_rows:
@@ -113,6 +117,23 @@ def curate(
     )
 
 
+def require_all(manifest: Manifest, new_problems: int) -> None:
+    """Stop the run if fewer were accepted than wanted.
+
+    Raises:
+        StageError: With the reasons why the others were rejected.
+    """
+    counts = manifest.counts
+    if counts.kept >= new_problems:
+        return
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.rejected.items(), key=lambda item: -item[1]))
+    raise StageError(
+        f"{manifest.label}: {counts.kept} of the {new_problems} that feedback.exact insists on were accepted, of"
+        f" {counts.rows} asked for (rejected: {reasons or 'none'}; failed: {counts.failed}). Raise feedback.ask_share,"
+        " lower feedback.new_problems, or set feedback.exact: false; all rows are in " + manifest.path
+    )
+
+
 @dataclasses.dataclass
 class _Curation:
     """The whole stage, to be run in one map actor or step by step from the driver."""
@@ -121,9 +142,10 @@ class _Curation:
     reader: _Reader
     places: tuple[Place, ...]
     settings: CurateSettings
-    quotas: dict[Origin, int]
+    quotas: dict[str, int]
     parts: int
     shares: int
+    distinct: bool
 
     def __call__(self, item: Item) -> Item:
         return self.run(run_here, None)
@@ -140,10 +162,10 @@ class _Curation:
             self.reader, self.places, exchange, duplicates, runner, shares=self.shares, report=report
         )  # fmt: skip
         refuse_flood(found, duplicates, self.folder.label)
-        last: Item | None = None
-        if self.settings.trim:
-            (last,) = runner(_Trim(self.folder, self.quotas), [{}])
-        tallies = list(runner(_Finish(self.folder, last), [{"part": part} for part in range(self.parts)]))
+        quotas = self.quotas if self.settings.trim else None
+        (cuts,) = runner(_Trim(self.folder, quotas, self.distinct), [{}])
+        finish = _Finish(self.folder, cuts["last"], frozenset(cuts["repeats"]))
+        tallies = list(runner(finish, [{"part": part} for part in range(self.parts)]))
         files.remove(judged)
         counts = {
             origin: merge_counts([count_outcomes(_tally(tally["counts"], origin)) for tally in tallies])
@@ -182,7 +204,8 @@ class _Reader:
             part = zlib.crc32(row.id.encode()) % self.parts
             judged = self._judge(row)
             by_part.setdefault(part, []).append(judged)
-            if judged.outcome == "kept":
+            # A further rationale for a problem of the pool is meant to be about the same problem.
+            if judged.outcome == "kept" and row.origin != "seed":
                 entries.append(Entry.of(row.question, judged.answer, order=row.id, part=part))
         tables = {part: to_table(found, Curated) for part, found in by_part.items()}
         write_groups(self.folder.file(f"judged/judged-{number:06d}.parquet"), tables, schema_of(Curated))
@@ -204,7 +227,8 @@ class _Reader:
     def _judge(self, row: Variation) -> Curated:
         verdict = judge(row, self.settings)
         reason, evidence, similarity, span = verdict.reason, row.evidence, row.similarity, row.span
-        if row.outcome == "kept" and not reason and (leak := self._guard.same(row.question)):
+        new = row.outcome == "kept" and row.origin != "seed"
+        if new and not reason and (leak := self._guard.same(row.question)):
             reason, evidence = f"in_benchmark: {leak.reason}", f"{leak.benchmark}:{leak.problem_id}"
             similarity, span = leak.measure, leak.span
         outcome: Outcome = "failed" if row.outcome == "failed" else "rejected" if reason else "kept"
@@ -226,39 +250,65 @@ class _Reader:
             evidence=evidence,
             similarity=similarity,
             span=span,
+            second=verdict.second,
+            band=row.band,
         )
 
 
 @dataclasses.dataclass
 class _Trim:
-    """Finds the last row of each origin that is wanted: its quota, then whatever is left of the other."""
+    """Finds the last row of each band that is wanted: its quota, then whatever is left of the others.
+
+    And before that the further rationales of seed problems that are the same as another one of the round.
+    """
 
     folder: StageFolder
-    quotas: dict[Origin, int]
+    quotas: dict[str, int] | None
+    distinct: bool
 
     def __call__(self, item: Item) -> Item:
-        table = _judged(self.folder, None, _columns(Curated, "id", "origin", "outcome"))
+        table = _judged(self.folder, None, _columns(Curated, "id", "origin", "outcome", "band"))
         dropped = read_findings(self.folder.file("duplicates"))
+        columns = (table.column(name).to_pylist() for name in table.column_names)
         rows = sorted(
-            (id, origin)
-            for id, origin, outcome in zip(
-                *(table.column(name).to_pylist() for name in table.column_names), strict=True
-            )
+            (id, band or origin, origin)
+            for id, origin, outcome, band in zip(*columns, strict=True)
             if outcome == "kept" and id not in dropped
         )
-        kept = Counter(origin for _, origin in rows)
-        places: dict[Any, int] = dict(self.quotas)
-        spare = sum(places.values()) - sum(min(places[origin], kept[origin]) for origin in places)
+        repeats = self._repeats() if self.distinct and any(origin == "seed" for _, _, origin in rows) else set()
+        last = self._last([(id, band) for id, band, _ in rows if id not in repeats])
+        return {"last": last, "repeats": sorted(repeats)}
+
+    def _last(self, rows: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+        if self.quotas is None:
+            return None
+        kept = Counter(band for _, band in rows)
+        places = dict(self.quotas)
+        spare = sum(places.values()) - sum(min(places[band], kept[band]) for band in places)
         last: dict[str, str] = {}
-        for id, origin in rows:
-            if places.get(origin, 0) > 0:
-                places[origin] -= 1
+        for id, band in rows:
+            if places.get(band, 0) > 0:
+                places[band] -= 1
             elif spare > 0:
                 spare -= 1
             else:
                 continue
-            last[origin] = id
+            last[band] = id
         return last
+
+    def _repeats(self) -> set[str]:
+        table = _judged(
+            self.folder, None, _columns(Curated, "id", "problem_id", "origin", "outcome", "rationales")
+        ).sort_by("id")
+        seen: dict[str, list[str]] = {}
+        repeats = set()
+        for row in table.to_pylist():
+            if row["origin"] == "seed" and row["outcome"] == "kept":
+                texts = seen.setdefault(row["problem_id"], [])
+                if set(row["rationales"]) <= set(texts):
+                    repeats.add(row["id"])
+                texts += row["rationales"]
+        return repeats
 
 
 @dataclasses.dataclass
@@ -266,7 +316,8 @@ class _Finish:
     """Writes one part: the judged rows with what was found about them."""
 
     folder: StageFolder
-    last: Item | None
+    last: dict[str, str] | None
+    repeats: frozenset[str]
 
     def __call__(self, item: Item) -> Item:
         part = item["part"]
@@ -278,7 +329,9 @@ class _Finish:
                 row = dataclasses.replace(
                     row, outcome="rejected", reason=reason, evidence=evidence, similarity=similarity
                 )
-            elif row.outcome == "kept" and self.last is not None and row.id > self.last.get(row.origin, ""):
+            elif row.id in self.repeats:
+                row = dataclasses.replace(row, outcome="rejected", reason="repeats_rationale")
+            elif row.outcome == "kept" and self.last is not None and row.id > self.last.get(row.band or row.origin, ""):
                 row = dataclasses.replace(row, outcome="rejected", reason="over_quota")
             rows.append(row)
         self.folder.write(f"part-{part}.parquet", to_table(rows, Curated))

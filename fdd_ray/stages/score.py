@@ -1,19 +1,26 @@
-"""Score: the student attempts the pool and the benchmarks, in one pass over one set of engines."""
+"""Score: the student attempts the pool and the benchmarks, in one pass over one set of engines.
+
+Each benchmark problem gets one greedy attempt, which is its accuracy. With ``score.majority: 8`` it gets eight
+sampled ones besides: the answer that most of them give is the model's (majority@8). Samples without an answer
+do not vote; of answers with as many votes, the one that was given first wins, in the order of the samples.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from fdd_ray.checking import RIGHT, Asking
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
-from fdd_ray.engines.base import Sampling
+from fdd_ray.engines.base import Reply, Sampling
 from fdd_ray.overseer import Overseer
+from fdd_ray.problems.steps import known_steps
 from fdd_ray.progress import StageProgress
-from fdd_ray.records import Attempt, Outcome, Problem, content_id, schema_of, stable_seed, to_table
-from fdd_ray.settings import setting
+from fdd_ray.reasoning import canonical
+from fdd_ray.records import Attempt, Completion, Outcome, Problem, content_id, schema_of, stable_seed, to_table
+from fdd_ray.settings import setting, to_plain
+from fdd_ray.statistics import accuracy_of
 from fdd_ray.store import files
 from fdd_ray.store.run import StageFolder, StageResult
 
@@ -22,35 +29,44 @@ POOL = "pool"
 
 @dataclasses.dataclass(frozen=True)
 class ScoreSettings:
-    """How the student attempts problems; benchmarks always get one greedy attempt."""
+    """How the student attempts problems; benchmark problems always get one greedy attempt."""
 
     attempts: int = setting(1, "Attempts at each pool problem.", ge=1)
     temperature: float = setting(0.0, "Sampling temperature of the attempts at the pool; 0 is greedy.", ge=0)
     max_tokens: int = setting(512, "Longest attempt, in tokens.", ge=1)
+    majority: int | None = setting(
+        None,
+        "Sampled attempts at each benchmark problem besides the greedy one, for accuracy by majority (majority@k);"
+        " default: none. Of answers with as many votes the first given wins.",
+        ge=2,
+    )
+    majority_temperature: float = setting(0.7, "Sampling temperature of these attempts.", gt=0)
 
     def __post_init__(self) -> None:
         if self.attempts > 1 and self.temperature == 0:
             raise ValueError(f"{self.attempts} attempts at temperature 0 are all the same; raise temperature")
 
+    def depends_on(self) -> dict[str, Any]:
+        """What a score stage's result depends on; majority is not part of it while it is off."""
+        plain: dict[str, Any] = to_plain(self)
+        if self.majority is None:
+            del plain["majority"], plain["majority_temperature"]
+        return plain
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Task:
-    """One problem to be attempted; ``subject`` is ``pool`` or the name of a benchmark."""
+    """One problem to be attempted.
+
+    ``subject`` is ``pool`` or the name of a benchmark; ``steps`` is how many steps it takes, where that is known.
+    """
 
     id: str
     problem_id: str
     subject: str
     question: str
     gold: str
-
-
-class Accuracy(NamedTuple):
-    """Share of right answers with its 95 % Wilson interval, over ``n`` problems."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+    steps: int | None = None
 
 
 @dataclasses.dataclass
@@ -77,17 +93,33 @@ class ScoreRow(RowFunction[Task, Attempt]):
                 max_tokens=self.settings.max_tokens,
                 seed=stable_seed(self.asking.seed, "score", row.id),
             )
-        reply = await self.asking.asker.ask(self.asking.prompts.student(self.asking.kind, row.question), sampling)
-        completions = tuple(found for found, _ in await self._checker.check(reply.samples, row.gold))
+        prompt = self.asking.prompts.student(self.asking.kind, row.question)
+        replies = [await self.asking.asker.ask(prompt, sampling)]
+        completions = await self._checked(replies[0], row)
+        sampled: tuple[Completion, ...] = ()
+        if row.subject != POOL and self.settings.majority is not None:
+            votes = Sampling(
+                n=self.settings.majority,
+                temperature=self.settings.majority_temperature,
+                max_tokens=self.settings.max_tokens,
+                seed=stable_seed(self.asking.seed, "majority", row.id),
+            )
+            replies.append(await self.asking.asker.ask(prompt, votes))
+            sampled = await self._checked(replies[1], row)
         right = sum(completion.verdict == RIGHT for completion in completions)
         return dataclasses.replace(
             self.failure(row, ""),
             outcome="kept",
             pass_rate=right / len(completions),
             completions=completions,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
+            prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+            completion_tokens=sum(reply.completion_tokens for reply in replies),
+            sampled=sampled,
+            majority=majority_is_right(sampled) if sampled else None,
         )
+
+    async def _checked(self, reply: Reply, row: Task) -> tuple[Completion, ...]:
+        return tuple(found for found, _ in await self._checker.check(reply.samples, row.gold))
 
     def failure(self, row: Task, reason: str, outcome: Outcome = "failed") -> Attempt:
         """An attempt that could not be made; it counts as not solved."""
@@ -100,7 +132,14 @@ class ScoreRow(RowFunction[Task, Attempt]):
 def write_tasks(folder: StageFolder, subjects: Mapping[str, Sequence[Problem]]) -> str:
     """Write what is to be attempted and return the file; ``subjects`` maps pool and benchmarks to problems."""
     tasks = [
-        Task(content_id("t", subject, problem.id), problem.id, subject, problem.question, problem.answer)
+        Task(
+            content_id("t", subject, problem.id),
+            problem.id,
+            subject,
+            problem.question,
+            problem.answer,
+            known_steps(problem),
+        )
         for subject, problems in subjects.items()
         for problem in problems
     ]
@@ -117,28 +156,54 @@ def score(
     progress: StageProgress,
     overseer: Overseer | None = None,
 ) -> StageResult:
-    """Let the student attempt all tasks; the summary holds the accuracy on each subject."""
+    """Let the student attempt all tasks.
+
+    The summary holds by subject: ``accuracy``; ``by_steps``, the accuracy on the problems of each number of steps,
+    where that is known; and ``majority``, the accuracy of the sampled attempts by majority, where there are any. A
+    problem that could not be attempted counts as not solved in all of them.
+    """
     function = ScoreRow(asking, settings)
     result = run_rows(function, [tasks], folder, flow, progress, overseer)
     parts = [folder.file(name) for name in result.parts]
-    table = files.read_tables(parts, schema_of(Attempt), ["subject", "pass_rate"])
-    found: dict[str, list[float]] = {}
-    for row in table.to_pylist():
-        found.setdefault(row["subject"], []).append(row["pass_rate"])
-    accuracy = {name: accuracy_of(rates)._asdict() for name, rates in sorted(found.items())}
-    summary: dict[str, Any] = {**result.summary, "accuracy": accuracy}
+    steps = {
+        row["id"]: row["steps"] for row in files.read_tables([tasks], schema_of(Task), ["id", "steps"]).to_pylist()
+    }
+    rows = files.read_tables(parts, schema_of(Attempt), ["id", "subject", "pass_rate", "majority"]).to_pylist()
+    summary: dict[str, Any] = {
+        **result.summary,
+        "accuracy": _grouped((row["subject"], row["pass_rate"]) for row in rows),
+    }
+    by_steps = {
+        subject: _grouped(
+            (str(steps[row["id"]]), row["pass_rate"]) for row in rows
+            if row["subject"] == subject and steps[row["id"]] is not None
+        )
+        for subject in summary["accuracy"]
+    }  # fmt: skip
+    summary["by_steps"] = {subject: found for subject, found in by_steps.items() if found}
+    if settings.majority is not None:
+        votes = ((row["subject"], float(bool(row["majority"]))) for row in rows if row["subject"] != POOL)
+        summary["majority"] = {"k": settings.majority, "accuracy": _grouped(votes)}
     return dataclasses.replace(result, summary=summary)
 
 
-def accuracy_of(pass_rates: Sequence[float]) -> Accuracy:
-    """Mean pass rate with its 95 % Wilson score interval (E. B. Wilson, 1927)."""
-    n = len(pass_rates)
-    if n == 0:
-        return Accuracy(0.0, 0.0, 1.0, 0)
-    z = 1.959963984540054
-    share = math.fsum(pass_rates) / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low, high = max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-    return Accuracy(round(share, 6), round(low, 6), round(high, 6), n)
+def majority_is_right(sampled: Sequence[Completion]) -> bool:
+    """Whether the answer that most samples give is right; of those with as many votes, the first given counts."""
+    votes: dict[str, int] = {}
+    verdicts: dict[str, str] = {}
+    for completion in sampled:
+        if completion.answer is not None:
+            answer = canonical(completion.answer)
+            votes[answer] = votes.get(answer, 0) + 1
+            verdicts.setdefault(answer, completion.verdict)
+    if not votes:
+        return False
+    return verdicts[max(votes, key=lambda answer: votes[answer])] == RIGHT
+
+
+def _grouped(rows: Iterable[tuple[str, float]]) -> dict[str, dict[str, float]]:
+    """Accuracy by name, of (name, pass rate) pairs."""
+    found: dict[str, list[float]] = {}
+    for name, rate in rows:
+        found.setdefault(name, []).append(rate)
+    return {name: dict(accuracy_of(rates)._asdict()) for name, rates in sorted(found.items())}

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from fdd_ray.checking import Asking
+from fdd_ray.checking import RIGHT, Asking
 from fdd_ray.curation.contamination import BenchmarkGuard, Contamination, ContaminationSettings
 from fdd_ray.curation.questions import QuestionSettings, check_question, check_variation
 from fdd_ray.curation.verdict import read_verdict
@@ -20,6 +20,7 @@ from fdd_ray.engines.base import Reply, Sampling
 from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.prompts import read_new_problem
+from fdd_ray.reasoning.rationales import distinct_rationales
 from fdd_ray.records import Kind, Outcome, Problem, Request, Variation, from_table, schema_of, stable_seed
 from fdd_ray.settings import setting
 from fdd_ray.store import files
@@ -77,6 +78,8 @@ class SynthesiseRow(RowFunction[Request, Variation]):
 
     async def __call__(self, row: Request) -> Variation:
         """The new problem with its sampled solutions, each run or read for its answer."""
+        if row.origin == "seed":
+            return await self._again(row)
         written = await self.asking.asker.ask(
             self.asking.prompts.vary(row.origin, row.parent_question),
             Sampling(
@@ -114,6 +117,21 @@ class SynthesiseRow(RowFunction[Request, Variation]):
             solutions=tuple(completion for completion, _ in checked),
             rationales=tuple(rationale for _, rationale in checked),
             second=tuple(completion for found in second for completion, _ in found),
+            second_rationales=tuple(rationale for found in second for _, rationale in found),
+        )
+
+    async def _again(self, row: Request) -> Variation:
+        """More rationales for a problem whose answer is known, without those it has already."""
+        kind = self.asking.kind
+        reply = await self._solve(row, row.parent_question, kind, self.settings.solutions)
+        checked = await self._checkers[kind].check(reply.samples, row.parent_answer)
+        right = [rationale if completion.verdict == RIGHT else "" for completion, rationale in checked]
+        had = len(row.known)
+        new = set(distinct_rationales([*row.known, *filter(None, right)], had + len(right))[had:])
+        return dataclasses.replace(
+            self._variation(row, "kept", "", row.parent_question, reply),
+            solutions=tuple(completion for completion, _ in checked),
+            rationales=tuple(text if text in new else "" for text in right),
         )
 
     async def _solve(self, row: Request, question: str, kind: Kind, solutions: int) -> Reply:
@@ -163,6 +181,7 @@ class SynthesiseRow(RowFunction[Request, Variation]):
             reason=reason,
             question=question,
             kind=self.asking.kind,
+            band=row.band,
             solutions=(),
             rationales=(),
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),

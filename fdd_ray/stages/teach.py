@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -42,26 +43,39 @@ class TeachRow(RowFunction[Problem, Taught]):
 
     asking: Asking
     settings: TeachSettings
+    both_kinds: bool = False
     reads: ClassVar[type] = Problem
     writes: ClassVar[type] = Taught
     role: ClassVar[str] = "teacher"
 
     def open(self) -> None:
-        """Start the program runner of this process."""
-        self._checker = self.asking.checker()
+        """Start the program runners of this process."""
+        kind = self.asking.kind
+        self._kinds: list[Kind] = [kind]
+        if self.both_kinds:
+            self._kinds.append("chain" if kind == "program" else "program")
+        self._checkers = {kind: self.asking.checker(kind) for kind in self._kinds}
 
     async def __call__(self, row: Problem) -> Taught:
         """The problem with the teacher's rationales, verified ones apart."""
+        answers = await asyncio.gather(*(self._work(row, kind) for kind in self._kinds))
+        taught = [
+            _taught(row, kind, self.settings.keep, checked, prompt_tokens)
+            for kind, (checked, prompt_tokens) in zip(self._kinds, answers, strict=True)
+        ]
+        return _together(*taught)
+
+    async def _work(self, row: Problem, kind: Kind) -> tuple[list[tuple[Completion, str]], int]:
+        name = "teach" if kind == self.asking.kind else "teach again"
         sampling = Sampling(
             n=self.settings.samples,
             temperature=self.settings.temperature,
             top_p=self.settings.top_p,
             max_tokens=self.settings.max_tokens,
-            seed=stable_seed(self.asking.seed, "teach", row.id),
+            seed=stable_seed(self.asking.seed, name, row.id),
         )
-        reply = await self.asking.asker.ask(self.asking.prompts.solve(self.asking.kind, row.question), sampling)
-        checked = await self._checker.check(reply.samples, row.answer)
-        return _taught(row, self.asking.kind, self.settings.keep, checked, reply.prompt_tokens)
+        reply = await self.asking.asker.ask(self.asking.prompts.solve(kind, row.question), sampling)
+        return await self._checkers[kind].check(reply.samples, row.answer), reply.prompt_tokens
 
     def failure(self, row: Problem, reason: str, outcome: Outcome = "failed") -> Taught:
         """A problem that the teacher could not be asked about."""
@@ -90,6 +104,22 @@ def _taught(
     )
 
 
+def _together(first: Taught, second: Taught | None = None) -> Taught:
+    """One row for both kinds; it is kept if either has a right rationale."""
+    if second is None:
+        return first
+    kept = second.outcome == "kept"
+    return dataclasses.replace(
+        first,
+        outcome="kept" if kept else first.outcome,
+        reason="" if kept else first.reason,
+        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
+        completion_tokens=first.completion_tokens + second.completion_tokens,
+        second=second.rationales,
+        second_completions=second.completions,
+    )
+
+
 def teach(
     folder: StageFolder,
     problems: Sequence[str],
@@ -99,9 +129,10 @@ def teach(
     flow: FlowSettings,
     progress: StageProgress,
     overseer: Overseer | None = None,
+    both_kinds: bool = False,
 ) -> StageResult:
-    """Let the teacher work all problems of the Parquet files ``problems``."""
-    function = TeachRow(asking, settings)
+    """Let the teacher work all problems of the Parquet files ``problems``, in both kinds if so told."""
+    function = TeachRow(asking, settings, both_kinds)
     return run_rows(function, problems, folder, flow, progress, overseer)
 
 

@@ -55,12 +55,14 @@ class Tokens:
         ends: Where each example ends in ``ids``.
         prompts: How many tokens of each example are the prompt.
         rejected_too_long: Examples left out because they are longer than a row.
+        lossy: Examples whose rationale the tokenizer does not give back as it was.
     """
 
     ids: npt.NDArray[np.int32]
     ends: npt.NDArray[np.int64]
     prompts: npt.NDArray[np.int32]
     rejected_too_long: int
+    lossy: int = 0
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -74,6 +76,11 @@ class Tokens:
     def completions(self) -> npt.NDArray[np.int64]:
         """Tokens of each example that carry loss; the very first token of a row cannot."""
         return np.asarray(self.lengths - np.maximum(self.prompts, 1), dtype=np.int64)
+
+    @property
+    def longest_side(self) -> int:
+        """Tokens of the longest prompt or reply, which is what an encoder or a decoder has to take."""
+        return int(max(self.prompts.max(), (self.lengths - self.prompts).max()))
 
     def example(self, index: int) -> tuple[npt.NDArray[np.int32], int]:
         """Token ids of one example, and how many of them are the prompt."""
@@ -101,18 +108,22 @@ def render(
         drop_too_long: False makes a longer example an error.
 
     Raises:
-        TrainingError: If no example is left, or one is too long and must not be left out.
+        TrainingError: If no example is left, one is too long and must not be left out, or the tokenizer cannot
+            write programs.
     """
     prompt_set = load_prompts(prompts)
     ids: list[list[int]] = []
     prompt_lengths: list[int] = []
     rejected = 0
+    lossy: list[Example] = []
     for example in examples:
         messages = prompt_set.student(example.kind, example.question)
         tokens, prompt = render_example(tokenizer, messages, example.rationale)
         if len(tokens) <= max_length:
             ids.append(tokens)
             prompt_lengths.append(prompt)
+            if not _same(tokenizer.decode(tokens[prompt:-1]), example):
+                lossy.append(example)
             continue
         rejected += 1
         if not drop_too_long:
@@ -125,9 +136,24 @@ def render(
             f"there is nothing to train on: {len(examples)} examples were read, {rejected} of them are longer "
             f"than finetune.max_length = {max_length}"
         )
+    programs = [example for example in lossy if example.kind == "program"]
+    if 2 * len(programs) > len(ids):
+        raise TrainingError(
+            f"the student's tokenizer cannot write {len(programs)} of {len(ids)} rationales, first the program of"
+            f" problem {programs[0].problem_id}: newlines, indentation or signs are lost, as T5's and FLAN-T5's"
+            " vocabularies lack them; set kind: chain, or choose a student of another family, such as CodeT5+"
+        )
     return Tokens(
         ids=np.concatenate([np.asarray(tokens, dtype=np.int32) for tokens in ids]),
         ends=np.cumsum([len(tokens) for tokens in ids], dtype=np.int64),
         prompts=np.asarray(prompt_lengths, dtype=np.int32),
         rejected_too_long=rejected,
+        lossy=len(lossy),
     )
+
+
+def _same(written: str, example: Example) -> bool:
+    """Whether a rationale came back from its tokens; in a chain of thought white space says nothing."""
+    if example.kind == "chain":
+        return written.split() == example.rationale.split()
+    return written.strip() == example.rationale.strip()

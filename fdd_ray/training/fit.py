@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdd_ray.errors import TrainingError
+from fdd_ray.training.lora import require_peft
 from fdd_ray.training.settings import FinetuneSettings
 
 _CAUSE_LINES = 15
@@ -53,6 +54,8 @@ class FinetuneResult:
         restarts: How often the workers were started again.
         resumed_from: Step at which the last start began; 0 without a checkpoint.
         total_seconds: Time of the whole call, with start-up and export.
+        trained_parameters: Parameters that were trained: all of the student's, or those of the adapters.
+        lossy: Examples whose rationale the student's tokenizer does not give back as it was.
     """
 
     output: str
@@ -72,6 +75,8 @@ class FinetuneResult:
     restarts: int
     resumed_from: int
     total_seconds: float
+    trained_parameters: int = 0
+    lossy: int = 0
 
 
 def finetune(
@@ -84,6 +89,7 @@ def finetune(
     work_dir: str,
     run_name: str,
     seed: int,
+    revision: str | None = None,
     trust_remote_code: bool = False,
     keep_checkpoints: bool = False,
     progress: Any | None = None,
@@ -103,6 +109,7 @@ def finetune(
         work_dir: Directory or URL for Ray Train's step checkpoints, which all nodes can reach.
         run_name: Name of this fine-tuning within ``work_dir``.
         seed: Seed of the data order and of dropout.
+        revision: Revision of a hub id: a branch, tag or commit.
         trust_remote_code: Let the model bring its own code from the hub.
         keep_checkpoints: Keep the step checkpoints after success.
         progress: A Ray actor with ``update(done, total, info)``, called about once a second.
@@ -110,7 +117,10 @@ def finetune(
 
     Raises:
         TrainingError: If the workers do not start in time, or fail for good.
+        DependencyError: If adapters are asked for and peft is not installed.
     """
+    if settings.lora is not None:
+        require_peft()
     import fsspec
     import ray
 
@@ -127,6 +137,7 @@ def finetune(
         "output": _absolute(output),
         "marks": marks,
         "seed": seed,
+        "revision": revision,
         "trust_remote_code": trust_remote_code,
         "gpu": resources.get("GPU", 0) > 0,
         "progress": progress,
@@ -252,7 +263,8 @@ def _fit(job: dict[str, Any], resources: dict[str, float], work_dir: str, run_na
 
 def _train(job: dict[str, Any]) -> dict[str, Any]:
     """Runs on a worker."""
-    from fdd_ray.training.worker import Job, train_loop
+    from fdd_ray.training.job import Job
+    from fdd_ray.training.worker import train_loop
 
     return train_loop(Job(**job))
 

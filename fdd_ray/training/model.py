@@ -12,6 +12,7 @@ import numpy as np
 from fdd_ray.errors import FddError, TrainingError
 from fdd_ray.prompts import prepare_tokenizer
 from fdd_ray.training.packing import IGNORED, Batch, collate
+from fdd_ray.training.pairs import PairBatch
 
 if TYPE_CHECKING:
     import torch
@@ -19,39 +20,76 @@ if TYPE_CHECKING:
 _PROBE_TOKENS = 12
 
 
-def load_student(path: str, *, dtype: torch.dtype, packing: bool, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def load_student(
+    path: str, *, dtype: torch.dtype, packing: bool, trust_remote_code: bool = False, revision: str | None = None
+) -> tuple[Any, Any]:
     """A student and its tokenizer from a Hugging Face directory or hub id.
 
     Raises:
-        TrainingError: If it cannot be loaded, is no decoder-only model, has no end token, or cannot mask
-            attention as packing needs it.
+        TrainingError: If it cannot be loaded, has no end token or (an encoder-decoder model) no start token,
+            or cannot mask attention as packing needs it.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     with _explained(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        if config.is_encoder_decoder:
-            raise TrainingError(f"{path} is an encoder-decoder model; fine-tuning takes decoder-only students")
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=dtype,
-                attn_implementation="sdpa" if packing else None,
-                trust_remote_code=trust_remote_code,
-            )
-        except ValueError as error:
-            if "attn_implementation" not in str(error) and "scaled_dot_product" not in str(error):
-                raise
-            raise _no_packing(path, error) from error
+        source: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
+        config = AutoConfig.from_pretrained(path, **source)
+        packing = packing and not config.is_encoder_decoder
+        model = load_model(path, config, dtype=dtype, packing=packing, **source)
         if packing:
             check_packing(model, path)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(path, **source)
     if tokenizer.eos_token_id is None:
         raise TrainingError(
             f"the tokenizer of {path} has no end token, so a student could not learn to stop; set eos_token in its"
             " tokenizer_config.json"
         )
-    return model, prepare_tokenizer(tokenizer)
+    prepare_tokenizer(tokenizer, encoder_decoder=bool(config.is_encoder_decoder))
+    if config.is_encoder_decoder:
+        # What an engine, here or elsewhere, has to know to begin and to end as the student learnt it.
+        settings = model.generation_config
+        settings.decoder_start_token_id = decoder_start(model, path)
+        settings.eos_token_id = settings.eos_token_id or tokenizer.eos_token_id
+        settings.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def load_model(path: str, config: Any, *, dtype: Any, packing: bool = False, **source: Any) -> Any:
+    """The model alone, decoder-only or encoder-decoder.
+
+    Raises:
+        TrainingError: If it cannot mask attention as packing needs it.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    loader: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        return loader.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation="sdpa" if packing else None,
+            **source,
+        )
+    except ValueError as error:
+        if not packing or ("attn_implementation" not in str(error) and "scaled_dot_product" not in str(error)):
+            raise
+        raise _no_packing(path, error) from error
+
+
+def decoder_start(model: Any, name: str) -> int:
+    """The token that the decoder of an encoder-decoder model begins with (T5: its pad token).
+
+    Raises:
+        TrainingError: If neither the model's configuration nor its generation configuration says it.
+    """
+    for config in (model.generation_config, model.config):
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return int(start)
+    raise TrainingError(
+        f"{name} does not say what its decoder begins with; set decoder_start_token_id in its config.json"
+        " (for T5 models the pad_token_id, 0)"
+    )
 
 
 @contextlib.contextmanager
@@ -107,17 +145,11 @@ def _no_packing(name: str, why: object) -> TrainingError:
     )
 
 
-def model_inputs(batch: Batch, packing: bool, device: Any = "cpu") -> dict[str, torch.Tensor]:
-    """What the model's forward pass takes for a batch.
-
-    Without packing all padding comes last, where no token of a causal model can see it, so that the mask
-    can be all ones; it is given nevertheless, or Transformers would look for packed rows on its own.
-    """
+def model_inputs(batch: Batch | PairBatch, packing: bool, device: Any = "cpu") -> dict[str, torch.Tensor]:
+    """What the model's forward pass takes for a batch, as tensors."""
     import torch
 
-    mask = batch.attention_mask() if packing else np.ones_like(batch.input_ids)
-    arrays = {"input_ids": batch.input_ids, "position_ids": batch.positions, "attention_mask": mask}
-    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array).to(device) for name, array in batch.inputs(packing).items()}
 
 
 @dataclasses.dataclass
@@ -148,7 +180,7 @@ class CompletionLoss:
             return None
         return (args[0][self._keep][None], *args[1:])
 
-    def __call__(self, forward: Any, batch: Batch, device: Any = "cpu") -> torch.Tensor:
+    def __call__(self, forward: Any, batch: Batch | PairBatch, device: Any = "cpu") -> torch.Tensor:
         """The loss of ``batch``, where ``forward`` is the model or the engine that wraps it."""
         import torch
         from torch.nn import functional

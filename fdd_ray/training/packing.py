@@ -17,7 +17,7 @@ fewer workers still takes the same steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +120,8 @@ class TrainingPlan:
         epochs: Passes over the examples; each is packed and shuffled anew.
         seed: Seed of packing and order.
         packing: False gives each example a row of its own.
+        arrange: What puts examples into rows: given lengths, ``max_length`` and a seed, it must make the same
+            number of rows for every seed.
     """
 
     lengths: Sequence[int] | Ints
@@ -129,6 +131,7 @@ class TrainingPlan:
     epochs: int
     seed: int
     packing: bool = True
+    arrange: Callable[[Ints, int, int], list[list[int]]] = pack
     _epoch: int = dataclasses.field(default=-1, init=False, repr=False)
     _rows: list[list[int]] = dataclasses.field(default_factory=list, init=False, repr=False)
 
@@ -166,7 +169,7 @@ class TrainingPlan:
         if epoch != self._epoch:
             packing_seed, order_seed = np.random.SeedSequence([self.seed, epoch]).generate_state(2)
             if self.packing:
-                rows = pack(self.lengths, self.max_length, int(packing_seed))
+                rows = self.arrange(np.asarray(self.lengths), self.max_length, int(packing_seed))
             else:
                 rows = [[index] for index in range(len(self.lengths))]
             order = np.random.default_rng(order_seed).permutation(len(rows))
@@ -205,6 +208,15 @@ class Batch:
     def targets(self) -> npt.NDArray[np.int64]:
         """The label that each position has to predict: ``labels`` moved one to the left."""
         return np.pad(self.labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED)
+
+    def inputs(self, packing: bool) -> dict[str, npt.NDArray[Any]]:
+        """What the model's forward pass takes.
+
+        Without packing all padding comes last, where no token of a causal model can see it, so that the mask
+        can be all ones; it is given nevertheless, or Transformers would look for packed rows on its own.
+        """
+        mask = self.attention_mask() if packing else np.ones_like(self.input_ids)
+        return {"input_ids": self.input_ids, "position_ids": self.positions, "attention_mask": mask}
 
 
 def collate(rows: Sequence[Sequence[tuple[Ints, int]]], *, pad_id: int, max_length: int) -> Batch:

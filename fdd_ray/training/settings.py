@@ -12,6 +12,23 @@ from fdd_ray.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters (LoRA, arXiv 2106.09685) on the student's linear layers."""
+
+    rank: int = setting(16, "Rank of the adapters.", ge=1)
+    alpha: float = setting(32.0, "Scale of the adapters: what they add is multiplied by alpha / rank.", gt=0)
+    dropout: float = setting(0.0, "Dropout before each adapter.", ge=0, le=0.99)
+    targets: tuple[str, ...] = setting(
+        factory=tuple,
+        help="Names of the linear layers that get one, such as q_proj (or q for T5); empty: all but the output layer.",
+    )
+
+    def __post_init__(self) -> None:
+        if "" in self.targets:
+            raise ValueError("targets has an empty name in it; take it out, or leave targets empty for all layers")
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneSettings:
     """The student's fine-tuning: how long, how fast, in which batches and on which workers."""
 
@@ -32,7 +49,14 @@ class FinetuneSettings:
     )
     micro_batch_rows: int = setting(4, "Most packed rows of one worker's forward pass.", ge=1)
     packing: bool = setting(
-        True, "Put several examples into one row; they cannot see each other. Off: one example per row."
+        True,
+        "Put several examples into one row; they cannot see each other. Off: one example per row. Encoder-decoder"
+        " students (T5): on fills a forward pass with examples of similar length, each on a line of its own.",
+    )
+    lora: LoraSettings | None = setting(
+        None,
+        "Train low-rank adapters instead of all weights, and merge them into the student at the end; null: full"
+        " fine-tuning. Needs the extra lora (peft), on the training nodes too.",
     )
     drop_too_long: bool = setting(
         True, "Reject (and count) examples longer than max_length; false: fail instead. Never truncated."

@@ -25,13 +25,15 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 
-from fdd_ray.errors import FddError, TrainingError
+from fdd_ray.errors import FddError
 from fdd_ray.settings import to_plain
-from fdd_ray.store.fetch import fetch_folder
-from fdd_ray.training.examples import Tokens, read_examples, render
+from fdd_ray.training.examples import Tokens
 from fdd_ray.training.export import export, gathered_weights
-from fdd_ray.training.model import CompletionLoss, load_student, parameter_groups
-from fdd_ray.training.packing import Batch, TrainingPlan, collate, micro_batches, rows_per_step
+from fdd_ray.training.job import Job, Student, dtype_of, load_base, prepare
+from fdd_ray.training.lora import gathered_adapters, merge
+from fdd_ray.training.model import CompletionLoss, parameter_groups
+from fdd_ray.training.packing import Batch, TrainingPlan, collate, micro_batches, pack, rows_per_step
+from fdd_ray.training.pairs import PairBatch, collate_pairs, group
 from fdd_ray.training.schedule import learning_rate
 from fdd_ray.training.settings import FinetuneSettings
 
@@ -40,22 +42,6 @@ logger = logging.getLogger(__name__)
 _STATE = "fdd_state.json"
 _TAG = "step"
 _REPORT_EVERY_S = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the driver hands to every worker; see `fdd_ray.training.fit.finetune`."""
-
-    settings: FinetuneSettings
-    base_model: str
-    examples: tuple[str, ...]
-    prompts: str
-    output: str
-    marks: str
-    seed: int
-    trust_remote_code: bool
-    gpu: bool
-    progress: Any | None
 
 
 @dataclasses.dataclass
@@ -82,18 +68,17 @@ def train_loop(job: Job) -> dict[str, Any]:
     restarts = _mark_start(job.marks) if dist.get_rank() == 0 else 0
     _quiet()
     torch.set_num_threads(job.settings.threads)
-    dtype = _dtype(job)
+    dtype = dtype_of(job)
     problem, made = "", None
     try:
-        made = _prepare(job, dtype)
+        made = prepare(job, dtype)
     except FddError as error:
         problem = str(error)
     problems: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(problems, problem)  # or the others would wait for this worker in the first step
     if any(problems) or made is None:
         return {"error": next(text for text in problems if text)}
-    model, tokenizer, tokens = made
-    return _Training(job, model, tokenizer, tokens, dtype, restarts).run()
+    return _Training(job, *made, dtype, restarts).run()
 
 
 def _quiet() -> None:
@@ -114,62 +99,37 @@ def _mark_start(marks: str) -> int:
     return before
 
 
-def _dtype(job: Job) -> torch.dtype:
-    if job.settings.dtype == "auto":
-        return torch.bfloat16 if job.gpu else torch.float32
-    return torch.bfloat16 if job.settings.dtype == "bfloat16" else torch.float32
-
-
-def _prepare(job: Job, dtype: torch.dtype) -> tuple[Any, Any, Tokens]:
-    """The student, its tokenizer and the rendered examples."""
-    settings = job.settings
-    path = fetch_folder(job.base_model) if "://" in job.base_model else job.base_model
-    try:
-        model, tokenizer = load_student(
-            path, dtype=dtype, packing=settings.packing, trust_remote_code=job.trust_remote_code
-        )
-    except OSError as error:
-        raise TrainingError(f"cannot load the student {job.base_model}: {error}") from error
-    tokens = render(
-        read_examples(job.examples),
-        tokenizer,
-        job.prompts,
-        max_length=settings.max_length,
-        drop_too_long=settings.drop_too_long,
-    )
-    longest = int(tokens.lengths.max())
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions and longest > positions:
-        raise TrainingError(
-            f"an example has {longest} tokens, but {job.base_model} knows {positions} positions; "
-            f"set finetune.max_length to at most {positions}"
-        )
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model, tokenizer, tokens
-
-
 class _Training:
     """One worker's state between the steps."""
 
-    def __init__(self, job: Job, model: Any, tokenizer: Any, tokens: Tokens, dtype: torch.dtype, restarts: int) -> None:
+    def __init__(self, job: Job, student: Student, tokens: Tokens, dtype: torch.dtype, restarts: int) -> None:
         settings = job.settings
         self.job, self.settings, self.restarts = job, settings, restarts
-        self.model, self.tokenizer, self.tokens = model, tokenizer, tokens
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.student, self.tokens = student, tokens
+        model = student.model
+        self.trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
         self.device = get_device()
-        rows = rows_per_step(settings.batch_tokens, settings.max_length, settings.workers[1], settings.micro_batch_rows)
+        # A group of an encoder-decoder student is as large as a whole micro-batch of packed rows, or as the batch.
+        grouped = settings.packing and student.decoder_start is not None
+        rows_at_once = 1 if grouped else settings.micro_batch_rows
+        row_tokens = settings.max_length
+        if grouped:
+            row_tokens *= max(
+                1, min(settings.micro_batch_rows, settings.batch_tokens // settings.workers[1] // row_tokens)
+            )
+        rows = rows_per_step(settings.batch_tokens, row_tokens, settings.workers[1], rows_at_once)
         self.plan = TrainingPlan(
             tokens.lengths,
             tokens.completions,
-            max_length=settings.max_length,
+            max_length=row_tokens,
             rows_per_step=rows,
             epochs=settings.epochs,
             seed=job.seed,
             packing=settings.packing,
+            arrange=group if grouped else pack,
         )
-        self.micro_batches = micro_batches(rows, self.workers, settings.micro_batch_rows)
+        self.micro_batches = micro_batches(rows, self.workers, rows_at_once)
         self.loss = CompletionLoss(model, settings.packing)
         self.engine = _initialize(model, settings, self.micro_batches, dtype)
         self.totals = Totals(self._fingerprint(), self.workers)
@@ -215,8 +175,8 @@ class _Training:
             warmup_share=settings.warmup_share,
             min_share=settings.min_lr_share,
         )
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = rate
+        for parameters in self.engine.optimizer.param_groups:
+            parameters["lr"] = rate
         torch.manual_seed((self.job.seed << 32) + number * self.workers + self.rank)  # for dropout
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for rows in micro_batches:
@@ -228,25 +188,33 @@ class _Training:
             dist.all_reduce(total)
         return total
 
-    def _batch(self, rows: list[list[int]]) -> Batch:
-        return collate(
-            [[self.tokens.example(index) for index in row] for row in rows],
-            pad_id=self.tokenizer.pad_token_id,
-            max_length=self.settings.max_length,
-        )
+    def _batch(self, rows: list[list[int]]) -> Batch | PairBatch:
+        examples = [[self.tokens.example(index) for index in row] for row in rows]
+        pad, start = self.student.tokenizer.pad_token_id, self.student.decoder_start
+        if start is not None:
+            return collate_pairs(examples, pad_id=pad, start_id=start)
+        return collate(examples, pad_id=pad, max_length=self.settings.max_length)
 
     def _fingerprint(self) -> str:
         """Tells whether a checkpoint belongs to this very fine-tuning."""
         ignored = ("workers", "checkpoint_steps", "max_failures", "start_deadline_s", "threads")
         settings = {key: value for key, value in to_plain(self.settings).items() if key not in ignored}
-        parts = [settings, self.job.base_model, self.job.seed, self.plan.rows_per_step, self.tokens.digest()]
+        parts = [
+            settings,
+            self.job.base_model,
+            self.job.seed,
+            self.plan.rows_per_step,
+            self.plan.max_length,
+            self.tokens.digest(),
+        ]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def _checkpoint(self) -> None:
         """Every worker saves its shard; Ray Train puts the shards together in its storage."""
         self.totals.epoch_loss = float(self.epoch_loss)
         with tempfile.TemporaryDirectory(prefix="fdd-checkpoint-") as folder:
-            self.engine.save_checkpoint(folder, tag=_TAG)
+            # Frozen weights come from the base model again.
+            self.engine.save_checkpoint(folder, tag=_TAG, exclude_frozen_parameters=self.settings.lora is not None)
             if self.rank == 0:
                 Path(folder, _STATE).write_text(json.dumps(dataclasses.asdict(self.totals)), encoding="utf-8")
             ray.train.report({"step": self.totals.step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
@@ -267,7 +235,7 @@ class _Training:
                     "another fine-tuning" if saved.workers == self.workers else f"{saved.workers} workers",
                 )
                 return 0
-            self.engine.load_checkpoint(folder, tag=_TAG)
+            self.engine.load_checkpoint(folder, tag=_TAG, load_module_strict=self.settings.lora is None)
         self.totals = saved
         self.epoch_loss.fill_(saved.epoch_loss)
         return saved.step
@@ -291,9 +259,17 @@ class _Training:
     def _finish(self) -> dict[str, Any]:
         """Export the student; what a worker that dies here has not finished, its successor does again."""
         totals = self.totals
-        weights = gathered_weights(self.engine.module, keep=self.rank == 0)
-        if self.rank == 0:
-            export(self.model, self.tokenizer, weights, self.job.output)
+        first, student = self.rank == 0, self.student
+        if self.settings.lora is not None:
+            adapters = gathered_adapters(self.engine.module, keep=first)
+            if first:
+                merged = merge(load_base(self.job), adapters)
+                merged.generation_config = student.model.generation_config
+                export(merged, student.tokenizer, merged.state_dict(), self.job.output)
+        else:
+            weights = gathered_weights(self.engine.module, keep=first)
+            if first:
+                export(student.model, student.tokenizer, weights, self.job.output)
         return {
             "steps": self.plan.steps,
             "epochs": self.settings.epochs,
@@ -307,7 +283,9 @@ class _Training:
             "tokens_per_second": self._all_tokens() / max(totals.seconds, 1e-9),
             "workers": self.workers,
             "zero_stage": self.settings.zero_stage,
-            "parameters": self.parameters,
+            "parameters": self.student.parameters,
+            "trained_parameters": self.trained_parameters,
+            "lossy": self.tokens.lossy,
             "restarts": self.restarts,
             "resumed_from": self.resumed_from,
         }

@@ -28,7 +28,7 @@ def test_hub_ids_are_left_to_the_hub() -> None:
 
 def test_gpus_follow_tensor_parallelism() -> None:
     assert EngineSettings(model="x", tensor_parallel=4, gpus_per_replica=4).gpus_per_replica == 4
-    with pytest.raises(ValueError, match="one GPU for each tensor-parallel rank"):
+    with pytest.raises(ValueError, match="one GPU for each of these ranks"):
         EngineSettings(model="x", tensor_parallel=4, gpus_per_replica=2)
 
 

@@ -19,7 +19,11 @@ def _run(tmp_path: Path) -> str:
     def done(counts: Counts, **summary: object) -> object:
         return lambda folder: StageResult(counts, (), {"teacher": {"prompt": 3, "completion": 4}}, summary)
 
-    score = {"accuracy": {"bench": ACCURACY, "pool": {**ACCURACY, "value": 0.5}}}
+    score = {
+        "accuracy": {"bench": ACCURACY, "pool": {**ACCURACY, "value": 0.5}},
+        "by_steps": {"bench": {"2": ACCURACY}, "pool": {"1": ACCURACY}},
+        "majority": {"k": 4, "accuracy": {"bench": ACCURACY}},
+    }
     run.once("score", None, {}, done(Counts(40, 40), accuracy={"bench": {**ACCURACY, "value": 0.1}}))  # type: ignore[arg-type]
     read = {"rows": 12, "kept": 10, "rejected": {"not_json": 2}, "failed": 0}
     run.once("problems", 0, {}, done(Counts(16, 14, {"not_json": 2}), pool=read))  # type: ignore[arg-type]
@@ -41,7 +45,7 @@ def _run(tmp_path: Path) -> str:
 
 def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
     status = read_status(_run(tmp_path))
-    assert status["base"] == {"accuracy": {"bench": {**ACCURACY, "value": 0.1}}}
+    assert status["base"] == {"accuracy": {"bench": {**ACCURACY, "value": 0.1}}, "by_steps": {}, "majority": {}}
     assert status["rounds"][0] == {
         "round": 0,
         "easy": None,
@@ -52,6 +56,8 @@ def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
         "failed": 1,
         "distillation_set": 7,
         "accuracy": {"bench": ACCURACY},
+        "by_steps": {"bench": {"2": ACCURACY}},
+        "majority": {"k": 4, "accuracy": {"bench": ACCURACY}},
         "pool": {**ACCURACY, "value": 0.5},
         "pool_read": {"rows": 12, "kept": 10, "rejected": {"not_json": 2}, "failed": 0},
     }
@@ -67,6 +73,10 @@ def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
         ("synthesise", 1, False),
     ]
     assert status["stages"][-1]["rows_written"] == 5
+    assert [s["path"].removeprefix(str(tmp_path)) for s in status["stages"][:2]] == [
+        "/base/score",
+        "/round-00/problems",
+    ]
 
 
 def test_tables_show_it(tmp_path: Path) -> None:

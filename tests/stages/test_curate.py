@@ -14,9 +14,9 @@ from fdd_ray.errors import StageError
 from fdd_ray.flow import FlowSettings
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Completion, Curated, Origin, Problem, Variation, from_table, schema_of, to_table
-from fdd_ray.stages.curate import CurateSettings, curate
+from fdd_ray.stages.curate import CurateSettings, curate, require_all
 from fdd_ray.store import files
-from fdd_ray.store.run import Run, StageFolder, StageResult
+from fdd_ray.store.run import Manifest, Run, StageFolder, StageResult
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
 FLOW = FlowSettings(map_actors=(1, 1), cpus_per_map_actor=0.1, stall_deadline_s=120)
@@ -192,3 +192,26 @@ def test_a_stage_that_was_stopped_begins_anew(tmp_path: Path) -> None:
     folder.write("duplicates/findings-texts-000009.parquet", to_table([], Curated))
     result, _ = _curate(tmp_path, [_variation(1)])
     assert result.parts == ("part-0.parquet",) and result.counts.kept == 1
+
+
+def test_more_rationales_are_no_duplicates_of_their_own_problem(tmp_path: Path) -> None:
+    pool = [Problem.new("Ann has 3 apples and buys 4. How many?", "7")]
+
+    def more(number: int, *texts: str) -> Variation:
+        solutions = tuple(Completion(text, "7", "right", "stop", 1) for text in texts)
+        row = _variation(number, pool[0].question, origin="seed")
+        return dataclasses.replace(row, solutions=solutions, rationales=texts, band="seeds")
+
+    rows = [more(1, "answer = 7"), more(2, "answer = 7"), more(3, "answer = 3 + 4"), more(4, "answer = 4 + 3")]
+    result, found = _curate(tmp_path / "a", rows, pool, {"bench": pool}, {"seeds": 2})
+    assert {id: row.reason for id, row in found.items()} == {
+        "r-001": "",
+        "r-002": "repeats_rationale",
+        "r-003": "",
+        "r-004": "over_quota",
+    }
+    assert found["r-001"].problem_id == pool[0].id
+    _, found = _curate(tmp_path / "b", rows, pool, quotas={"seeds": 3}, distinct_rationales=False)
+    assert [row.reason for row in found.values()] == ["", "", "", "over_quota"]
+    with pytest.raises(StageError, match=r"2 of the 3 that feedback\.exact"):
+        require_all(Manifest("curate", 1, "", "x", {}, result.counts, (), {}, {}, 0.0), 3)

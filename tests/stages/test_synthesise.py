@@ -139,3 +139,13 @@ async def test_the_teacher_judges_what_is_close(tmp_path: Path, reply: str, reas
     assert len(asker.asked) == (2 if reason else 3)
     assert variation.evidence == (f"bench:{problem_id(NEAR)}" if reason else "")
     assert variation.completion_tokens >= len(reply.split())
+
+
+async def test_a_further_rationale_is_held_to_the_known_answer_and_to_those_that_there_are() -> None:
+    request = Request("r-1", "p-1", PARENT, "3", "seed", 1, 1, "seeds", ("answer = 3",))
+    asker = ScriptedAsker(lambda prompt, sampling: ["answer = 3", "answer = 1 + 2", "answer = 4"])
+    variation = await _row(asker)(request)
+    assert len(asker.asked) == 1, "no new problem is written"
+    assert (variation.outcome, variation.question, variation.band) == ("kept", PARENT, "seeds")
+    assert [solution.verdict for solution in variation.solutions] == ["right", "right", "wrong_answer"]
+    assert variation.rationales == ("", "answer = 1 + 2", "")

@@ -112,3 +112,17 @@ async def test_samplings_carry_the_settings() -> None:
     await _row(asker, temperature=0.3, top_p=0.9, max_tokens=33)(PROBLEM)
     seed = asker.asked[0][1].seed
     assert asker.asked[0][1] == Sampling(1, 0.3, 0.9, 33, seed)
+
+
+async def test_both_kinds_are_asked_for_and_kept_apart() -> None:
+    asker = ScriptedAsker(lambda prompt, sampling: ["It is 3.\n#### 3" if "####" in prompt else "answer = 4"])
+    asking = Asking(asker, load_prompts("default"), CheckSettings(), "program", seed=1)
+    row = TeachRow(asking, TeachSettings(), both_kinds=True)
+    row.open()
+    taught = await row(Problem.new("Ann has 3 apples. How many?", "3"))
+    # The program is wrong, the chain is right: the problem is kept for the chain.
+    assert (taught.outcome, taught.reason, taught.kind) == ("kept", "", "program")
+    assert (taught.rationales, taught.second) == ((), ("It is 3.\n#### 3",))
+    assert [item.verdict for item in taught.completions] == ["wrong_answer"]
+    assert [item.verdict for item in taught.second_completions] == ["right"]
+    assert len(asker.asked) == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fdd_ray.errors import TrainingError
-from fdd_ray.training.model import CompletionLoss, check_packing, load_student, model_inputs
+from fdd_ray.training.model import CompletionLoss, check_packing, model_inputs
 from fdd_ray.training.packing import Batch, TrainingPlan, collate
 
 
@@ -107,14 +107,6 @@ def test_a_model_without_positions_is_refused():
     model = BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4))
     with pytest.raises(TrainingError, match="cannot train on packed rows"):
         check_packing(model, "bloom")
-
-
-def test_an_encoder_decoder_model_is_refused(tmp_path):
-    from transformers import T5Config
-
-    T5Config().save_pretrained(tmp_path)
-    with pytest.raises(TrainingError, match="encoder-decoder"):
-        load_student(str(tmp_path), dtype=torch.float32, packing=True)
 
 
 def test_without_packing_the_mask_is_plain():
