@@ -21,7 +21,7 @@ from fdd_ray.experiment import load_experiment
 from fdd_ray.launch import run_experiment
 from fdd_ray.policy import POLICIES
 from fdd_ray.progress import Reporter
-from fdd_ray.report.comparison import ARMS, Arm
+from fdd_ray.report.comparison import ARMS, Arm, read_arms
 from fdd_ray.store import files
 from fdd_ray.store.fork import write_fork
 
@@ -64,8 +64,10 @@ def run_comparison(
         for seed in seeds
         for arm in arms
     }
-    for plan in plans.values():  # all that can be wrong is said before the first run begins
-        load_experiment(path, plan)
+    # All that can be wrong is said before the first run begins.
+    rounds = [load_experiment(path, plan).rounds for plan in plans.values()]
+    if not any(rounds) and any(text.startswith("feedback.") for arm in arms for text in arm.overrides):
+        raise ExperimentError(f"{path}: rounds is 0, and feedback matters from round 1 on; raise rounds")
     _write_arms(folder, arms, seeds)
     reporter = Reporter()
     reporter.say(f"comparison of {len(arms)} arms with {len(seeds)} seeds: {folder}")
@@ -94,10 +96,10 @@ def _write_arms(folder: str, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
 
     Raises:
         ExperimentError: If an arm of the same name was run with other settings.
+        StoreError: If what is there was not written by a comparison.
     """
     path = files.join(folder, ARMS)
-    content = files.read_json(path) or {"arms": {}, "seeds": []}
-    had = dict(content["arms"])
+    had, before_seeds = read_arms(folder) or ({}, [])
     for arm in arms:
         before = had.get(arm.name)
         if before is not None and before != list(arm.overrides):
@@ -111,7 +113,7 @@ def _write_arms(folder: str, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
             f"{folder} compares with the arm {next(iter(had))!r}; name it first again, or give the comparison"
             " another place (--set name=...)"
         )
-    plain = {"arms": had, "seeds": sorted({*content["seeds"], *seeds})}
+    plain = {"arms": had, "seeds": sorted({*before_seeds, *seeds})}
     files.write_json(path, plain)
 
 

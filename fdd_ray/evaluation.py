@@ -151,6 +151,12 @@ def evaluation_settings(
         plain["score"]["majority"] = majority
     if "benchmarks" not in plain and not any(text.startswith("benchmarks") for text in overrides):
         raise ExperimentError("nothing to evaluate on; give --benchmark NAME=FILE or --experiment FILE.yaml")
+    if not model:
+        raise ExperimentError("evaluate: the model is empty; give a folder, a hub id, or tiny://student")
+    if experiment is not None and not plain["benchmarks"]:
+        raise ExperimentError(
+            f"{experiment} names no benchmarks to evaluate on; add some, or give --benchmark NAME=FILE"
+        )
     settings = parse_settings(Evaluation, yaml.safe_dump(plain, allow_unicode=True), "evaluate", overrides)
     load_prompts(settings.prompts)
     check_model(settings.student)

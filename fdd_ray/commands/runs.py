@@ -82,6 +82,8 @@ def _settings(options: argparse.Namespace) -> int:
     if not found:
         print(f"fdd-ray: no setting begins with {options.group!r}; see fdd-ray settings", file=sys.stderr)
         return 2
+    if not options.group:
+        print("extends:\n    Experiment files that this one builds on, one or a list, relative to it; later ones win.")
     for item in found:
         print(f"{item.key} = {item.default}" if item.default else f"{item.key}:")
         print(f"    {item.help}")

@@ -86,7 +86,8 @@ def check_adapter(adapter: str, folder: Path | None = None) -> None:
         config = read_object(config_path)
         if config.get("peft_type") != "LORA":
             raise ExperimentError(
-                f"{config_path}: peft_type is {str(config.get('peft_type'))[:40]!r}; only LORA adapters are served"
+                f"{config_path}: peft_type is {str(config.get('peft_type'))[:40]!r}; only LORA adapters are served:"
+                " give one, or leave adapter out"
             )
         adapter_rank(path)
         odd = [name for name, plain in _PLAIN.items() if config.get(name) not in plain]

@@ -92,6 +92,11 @@ def read_facts(directory: str, round: int | str | None = None, best_on: str = ""
     problems = read_manifest(directory, 0, "problems")
     if finetuned is None or problems is None:
         raise StoreError(f"round {number} of {directory} has no finished fine-tuning; {_trained(status)}")
+    if not isinstance(finetuned.summary.get("student"), str):
+        raise StoreError(
+            f"{files.join(finetuned.path, MANIFEST)} does not name the student's folder; restore it, or do the stage"
+            f" anew with --from-stage finetune:{number}"
+        )
     curated = {n: read_manifest(directory, n, "curate") for n in range(1, number + 1)}
     text = (files.read_bytes(files.join(directory, EXPERIMENT)) or b"").decode("utf-8", "replace")
     experiment = _mapping(text, files.join(directory, EXPERIMENT))

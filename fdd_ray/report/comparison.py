@@ -109,19 +109,45 @@ def read_comparison(folder: str) -> Comparison:
         StoreError: If there is no comparison in the folder.
     """
     folder = files.absolute(folder)
-    noted = files.read_json(files.join(folder, ARMS))
-    if not isinstance(noted, dict):
+    noted = read_arms(folder)
+    if noted is None:
         raise StoreError(f"there is no comparison in {folder}; give the folder that fdd-ray compare named")
+    arms, seeds = noted
     runs, missing = [], []
-    for arm in noted["arms"]:
-        for seed in noted["seeds"]:
+    for arm in arms:
+        for seed in seeds:
             name = f"{arm}-seed{seed}"
             run = _read_run(files.join(folder, name), arm, seed)
             if run is None:
                 missing.append(name)
             else:
                 runs.append(run)
-    return Comparison(folder, tuple(noted["arms"]), tuple(runs), tuple(missing))
+    return Comparison(folder, tuple(arms), tuple(runs), tuple(missing))
+
+
+def read_arms(folder: str) -> tuple[dict[str, list[str]], list[int]] | None:
+    """What is compared in a folder: the settings of each arm by name, and the seeds; None where nothing is.
+
+    Raises:
+        StoreError: If what is written down there is torn, or was not written by a comparison.
+    """
+    path = files.join(folder, ARMS)
+    noted = files.read_json(path)
+    if noted is None:
+        return None
+    arms, seeds = (noted.get("arms"), noted.get("seeds")) if isinstance(noted, dict) else (None, None)
+    whole = (
+        isinstance(arms, dict)
+        and all(isinstance(given, list) and all(isinstance(one, str) for one in given) for given in arms.values())
+        and isinstance(seeds, list)
+        and all(type(seed) is int for seed in seeds)
+    )
+    if not whole:
+        raise StoreError(
+            f"{path} does not say which arms and seeds are compared; restore it, or remove it and run the same"
+            " comparison again, which keeps its finished runs"
+        )
+    return arms, seeds  # type: ignore[return-value]  # seen above
 
 
 def _read_run(directory: str, arm: str, seed: int) -> ArmRun | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fdd_ray.errors import StoreError
@@ -19,6 +19,7 @@ from fdd_ray.store.spent import rows_in_parts, spent
 
 STAGES = ("problems", "rationales", "split", "synthesise", "curate", "finetune", "score")
 _POOL = "pool"
+_DRIVERS = ("run started", "run resumed", "run ended")
 
 
 def read_status(directory: str) -> dict[str, Any]:
@@ -34,8 +35,9 @@ def read_status(directory: str) -> dict[str, Any]:
         ``by_steps`` and ``majority`` of the untouched student; ``stages``: every stage that was begun, in order,
         with its folder as ``path``, ``done``, ``seconds``, ``counts`` and ``tokens``, or, while it is not done,
         ``rows_written`` (counted in its parts); ``driver``: who drives the run or drove it last
-        (``alive``, ``host``, ``pid``, ``since`` and ``last_sign`` in seconds since 1970; null if nobody did);
-        ``spent``: see `fdd_ray.store.spent.Spent`.
+        (``alive``, ``host``, ``pid``, ``since`` and ``last_sign`` in seconds since 1970; null if nobody did;
+        ``ended`` is None while it is at work and if it was killed, otherwise ``time``, ``reason`` (finished,
+        interrupted, failed) and ``error``); ``spent``: see `fdd_ray.store.spent.Spent`.
 
     Raises:
         StoreError: If there is no run at ``directory``.
@@ -63,29 +65,56 @@ def read_status(directory: str) -> dict[str, Any]:
 
 
 def driver_line(status: Mapping[str, Any], now: float | None = None) -> str:
-    """Whether a driver is at work on a run, and when it last gave a sign, in one line."""
+    """Whether the run is finished, or a driver is at work on it, and when it last gave a sign, in one line."""
     driver = status["driver"]
+    now = now or time.time()
+    ended = driver["ended"]
+    if ended is not None and ended["reason"] == "finished":
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ended["time"]))
+        return f"the run is finished, since {when} ({now - ended['time']:.0f} s ago)"
     if driver["pid"] is None:
         return "no driver has the run"
     who = f"process {driver['pid']} on {driver['host']}"
-    ago = (now or time.time()) - driver["last_sign"]
-    words = f"{who} drives the run" if driver["alive"] else f"no driver has the run; {who} was the last"
-    return f"{words}, and gave its last sign {ago:.0f} s ago"
+    sign = f"and gave its last sign {now - driver['last_sign']:.0f} s ago"
+    if driver["alive"]:
+        return f"{who} drives the run, {sign}"
+    if ended is None:
+        return (
+            f"no driver has the run; {who} was the last, {sign}: it was killed, or its host died. The same command"
+            " goes on from there"
+        )
+    why = f": {_printable(ended['error'])}" if ended["error"] else ""
+    how = "was interrupted" if ended["reason"] == "interrupted" else "failed"
+    return (
+        f"no driver has the run; {who} {how} {now - ended['time']:.0f} s ago{why}. The same command goes on from there"
+    )
 
 
 def _driver(directory: str) -> dict[str, Any]:
-    """Who drives the run, by its lease, and when it last gave a sign."""
+    """Who drives the run, by its lease, when it last gave a sign, and how it ended, by the ledger."""
     holder = read_holder(directory)
-    times = [float(event.get("time", 0)) for event in read_ledger(directory)[-1:]]
-    if holder is None:
-        return {"alive": False, "host": None, "pid": None, "since": None, "last_sign": max(times, default=None)}
-    return {
-        "alive": holder.seems_alive(),
-        "host": holder.host,
-        "pid": holder.pid,
-        "since": holder.since,
-        "last_sign": max(holder.renewed, *times),
+    events = read_ledger(directory)
+    times = [float(event["time"]) for event in events[-1:]]
+    alive = holder is not None and holder.seems_alive()
+    known = {
+        "host": holder.host if holder else None,
+        "pid": holder.pid if holder else None,
+        "since": holder.since if holder else None,
+        "last_sign": max([holder.renewed, *times] if holder else times, default=None),
     }
+    return {"alive": alive, **known, "ended": None if alive else _ended(events)}
+
+
+def _ended(events: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How the last driver ended; None for one that was killed, which could not say so."""
+    last = next((event for event in reversed(events) if event["event"] in _DRIVERS), None)
+    if last is None or last["event"] != "run ended":
+        return None
+    return {"time": float(last["time"]), "reason": str(last.get("reason")), "error": str(last.get("error", ""))}
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:200]
 
 
 def _stage(directory: str, round: int | None, stage: str, stages: list[dict[str, Any]]) -> Manifest | None:

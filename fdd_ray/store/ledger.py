@@ -17,14 +17,15 @@ Events and their fields, beside ``time`` and ``event``:
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
 import os
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
+from fdd_ray.errors import StoreError
 from fdd_ray.store import files
 from fdd_ray.store.access import is_local
 
@@ -68,12 +69,32 @@ class Ledger:
 
 
 def read_ledger(directory: str) -> list[dict[str, Any]]:
-    """All events of a run in order of time; a torn last line of a killed driver is passed over."""
+    """All events of a run in order of time; a line that a killed driver left torn is passed over.
+
+    Raises:
+        StoreError: If a whole line is no event: no driver wrote it.
+    """
     folder = files.join(directory, "ledger")
     events: list[dict[str, Any]] = []
-    for line in files.concat_lines(files.join(folder, name) for name in files.list_names(folder, ".jsonl")):
-        with contextlib.suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict):
-                events.append(event)
-    return sorted(events, key=lambda event: float(event.get("time", 0)))
+    for name in files.list_names(folder, ".jsonl"):
+        for number, line in enumerate(files.concat_lines([files.join(folder, name)]), start=1):
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if not _is_event(event):
+                raise StoreError(
+                    f"{files.join(folder, name)}:{number}: this is no event of this version: {ascii(line)[:80]};"
+                    " restore the file, or remove the line"
+                )
+            events.append(event)
+    return sorted(events, key=lambda event: float(event["time"]))
+
+
+def _is_event(event: Any) -> bool:
+    """Whether a line has what every event has, and numbers where numbers are counted."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    counted = event["event"] in ("part written", "failed rows are asked again")
+    numbers = [event.get("time"), event.get("rows") if counted else 0]
+    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -231,13 +231,13 @@ def to_manifest(folder: str, content: Mapping[str, Any], reused: bool = False) -
             stage=content["stage"],
             round=content["round"],
             path=folder,
-            fingerprint=content["fingerprint"],
-            depends_on=content["depends_on"],
-            counts=Counts(**content["counts"]),
-            parts=tuple(content["parts"]),
-            tokens=content["tokens"],
-            summary=content["summary"],
-            seconds=content["seconds"],
+            fingerprint=str(content["fingerprint"]),
+            depends_on=_mapping(content, "depends_on"),
+            counts=_counts(_mapping(content, "counts")),
+            parts=_names(content, "parts"),
+            tokens=_mapping(content, "tokens"),
+            summary=_mapping(content, "summary"),
+            seconds=float(content["seconds"]),
             reused=reused,
             usage=None if usage is None else Usage(**usage),
             files={name: FileRecord(**record) for name, record in content.get("files", {}).items()},
@@ -249,6 +249,35 @@ def to_manifest(folder: str, content: Mapping[str, Any], reused: bool = False) -
             f"{files.join(folder, MANIFEST)} is no manifest of this version ({error}); restore it, set the stage aside"
             " with fdd-ray run ... --from-stage STAGE, or use a new run directory"
         ) from error
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = content[key]
+    if not isinstance(value, dict):
+        raise TypeError(f"{key} is {_shown(value)}, not a mapping")
+    return value
+
+
+def _names(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = content[key]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{key} is {_shown(value)}, not a list of file names")
+    return tuple(value)
+
+
+def _counts(content: Mapping[str, Any]) -> Counts:
+    counts = Counts(**content)
+    rejected = _mapping(dict(content, rejected=counts.rejected), "rejected")
+    numbers = {"rows": counts.rows, "kept": counts.kept, "failed": counts.failed, **rejected}
+    for name, number in numbers.items():
+        if type(number) is not int or number < 0:
+            raise TypeError(f"{_shown(name)} in counts is {_shown(number)}, not a number of rows")
+    return counts
+
+
+def _shown(value: Any) -> str:
+    """A value of a file that anyone may have written, short and without control characters."""
+    return ascii(value)[:60]
 
 
 def fingerprint(stage: str, round: int | None, depends_on: Mapping[str, Any]) -> str:

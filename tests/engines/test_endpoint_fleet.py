@@ -82,8 +82,8 @@ def test_a_faulty_endpoint_loses_no_row_and_teaches_like_the_same_teacher_run_by
     with _fleet(None, "own") as fleet:
         own, own_rows = _teach(fleet, tmp_path / "own")
     # A slow reply comes after the deadline, when it has been asked again.
-    with FaultyProxy(tiny_endpoint, slow_s=14.0) as proxy:
-        with _fleet(proxy.url, "http", replicas=(2, 2), request_deadline_s=12.0) as fleet:
+    with FaultyProxy(tiny_endpoint, slow_s=22.0) as proxy:
+        with _fleet(proxy.url, "http", replicas=(2, 2), request_deadline_s=20.0) as fleet:
             http, http_rows = _teach(fleet, tmp_path / "http")
             made, variations = _synthesise(fleet, tmp_path / "synthesise")
         spoilt = proxy.spoilt

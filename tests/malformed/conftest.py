@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import fdd_ray.comparison
+import fdd_ray.evaluation
 import fdd_ray.resources
 from fdd_ray.cli import main
 
@@ -33,7 +35,8 @@ def all_is_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch, all_is_imported: None) -> Iterator[Place]:
     """An empty folder, the current one; ``RayStarts`` is raised where Ray would be started."""
-    monkeypatch.setattr(fdd_ray.resources, "ray_session", _refuse)
+    for module in (fdd_ray.resources, fdd_ray.comparison, fdd_ray.evaluation):
+        monkeypatch.setattr(module, "ray_session", _refuse)
     folder = Path(tempfile.mkdtemp(prefix="malformed-"))
     folder.chmod(0o777)
     monkeypatch.chdir(folder)

@@ -134,7 +134,7 @@ def _of_the_teacher(place: Place) -> Sequence[str]:
 def _evaluated(place: Place) -> Sequence[str]:
     folder = place.model()
     cut(_WEIGHTS, 0.5)(folder)
-    return ["evaluate", str(folder), "--experiment", place.experiment()]
+    return ["evaluate", str(folder), "--benchmark", f"mine={place.rows('test.jsonl')}"]
 
 
 def _tensor(**changes: Any) -> dict[str, Any]:
@@ -162,7 +162,7 @@ CASES = [
     Case("a LoRA adapter", _adapter, 2, "is a LoRA adapter without its base model", "merge the two"),
     Case("a GGUF file", _gguf, 2, "holds GGUF files", "give the model in Hugging Face format"),
     Case("a model of the teacher's", _of_the_teacher, 2, "teacher: ", _AGAIN),
-    Case("a model to evaluate", _evaluated, 2, "student: ", _AGAIN),
+    Case("a model to evaluate", _evaluated, 2, "model.safetensors is cut off", _AGAIN),
     Case("a folder that may not be read", model(lambda folder: folder.chmod(0)), 2, "cannot read", "your rights to it",
          unprivileged=True),
     Case("weights that may not be read", model(lambda folder: (folder / _WEIGHTS).chmod(0)), 2,

@@ -204,20 +204,18 @@ CASES = [
     Case("a torn part",
          again(lambda run: [p.write_bytes(b"PAR1") for p in (run / _RATIONALES).glob("part-*.parquet")]), 4,
          "is not what round 0 rationales wrote", "--from-stage rationales:0"),
-]  # fmt: skip
-
-# Not collected: bare tracebacks or wrong messages as yet, each with what happens instead.
-WAITING: list[Case] = [
-    # Exit 0: Counts takes any values.
-    Case("status without a reason", looked_at(edited(f"{_RATIONALES}/manifest.json", counts={"rows": "x"})), 4,
-         "rationales/manifest.json", _NEW),
-    # "done with other settings: : 3 -> (absent)": it should say that the manifest is none.
+    # Values that no driver writes.
+    Case("counts of words", looked_at(edited(f"{_RATIONALES}/manifest.json", counts={"rows": "x"})), 4,
+         "rationales/manifest.json is no manifest of this version ('rows' in counts is 'x'", _NEW),
+    Case("counts below nothing", looked_at(edited(f"{_RATIONALES}/manifest.json", counts={"rejected": {"a": -1}})), 4,
+         "'a' in counts is -1, not a number of rows", _NEW),
     Case("settings of numbers in a manifest", again(edited(f"{_PROBLEMS}/manifest.json", depends_on=3)), 4,
-         "problems/manifest.json", _NEW),
-    # Goes on to start Ray; later a TypeError.
+         "problems/manifest.json is no manifest of this version (depends_on is 3, not a mapping)", _NEW),
     Case("parts of numbers in a manifest", again(edited(f"{_RATIONALES}/manifest.json", parts=[1])), 4,
-         "rationales/manifest.json", _NEW),
-    # ValueError in store.ledger.read_ledger; likely best passed over, as a torn line is (then remove this case).
-    Case("an event that is no event", looked_at(wrote("ledger/x.jsonl", '{"time": "noon"}\n')), 4, "ledger/x.jsonl",
-         "remove"),
+         "rationales/manifest.json is no manifest of this version (parts is [1]", _NEW),
+    Case("an event that is no event", looked_at(wrote("ledger/x.jsonl", '{"time": "noon"}\n')), 4,
+         "ledger/x.jsonl:1: this is no event of this version", "remove the line"),
+    Case("an event that counts words",
+         looked_at(wrote("ledger/x.jsonl", '{"time": 1, "event": "part written", "rows": "\\u001b[2J"}\n')), 4,
+         "ledger/x.jsonl:1: this is no event of this version", "remove the line"),
 ]  # fmt: skip

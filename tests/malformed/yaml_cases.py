@@ -186,7 +186,7 @@ CASES = [
     Case("a column for no field", changed(pool=_SOURCE | {"columns": {"anwser": "a"}}), 2, "columns.anwser is not one",
          "did you mean answer?"),
     Case("a share of a GPU", changed(student={"model": "tiny://student", "tensor_parallel": 2, "gpus_per_replica": 1}),
-         2, "gpus_per_replica is 1 but tensor_parallel is 2", "one GPU for each"),
+         2, "gpus_per_replica is 1 but tensor_parallel x pipeline_parallel is 2 x 1", "uses one GPU for each"),
     # Prompt sets.
     Case("no such prompt set", changed(prompts="tinny"), 2, "no prompt set 'tinny'", "use default, tiny or a folder"),
     Case("no such prompt folder", changed(prompts="./mine"), 2, "no prompt set './mine'", "use default, tiny or"),
@@ -214,6 +214,6 @@ CASES = [
     Case("an unknown override", overridden("epochs=3"), 2, "--set epochs=3: epochs is not a setting",
          "finetune.epochs?"),
     Case("evaluate without a model", lambda place: ["evaluate", "", "--experiment", place.experiment()], 2,
-         "student.model is empty", "it must be text"),
+         "evaluate: the model is empty", "give a folder, a hub id"),
     Case("settings of nothing", lambda _: ["settings", "nothing"], 2, "no setting begins with", "see fdd-ray"),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from tests.training.t5 import byte_tokenizer, save_t5, sentence_piece_tokenizer
 
 QUESTIONS = [
     "Tom has 5 apples. How many apples does Tom have?",
-    "  Zoë paid 3,50 € for “crêpes” — how much is 2 × that?  ",
+    "  Zoë paid 3,50 € for “crêpes” — how much is ½ of that?  ",
     "\n太郎さんはりんごを5個持っています。🍎\n\n",
     " ",
     "a\tb  c\r\nd {question} <b> {{ 7 * 7 }} \\n",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ from tests.training.test_fit import KillsItsWorker
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
 T5 = FinetuneSettings(
-    epochs=120, learning_rate=1e-2, max_length=256, micro_batch_rows=4, batch_tokens=1024, checkpoint_steps=4,
+    epochs=60, learning_rate=1e-2, max_length=256, micro_batch_rows=4, batch_tokens=1024, checkpoint_steps=4,
     warmup_share=0.1, weight_decay=0.0,
 )  # fmt: skip
 LORA = FinetuneSettings(
-    epochs=3, learning_rate=5e-3, max_length=256, micro_batch_rows=2, batch_tokens=1024, zero_stage=2, workers=(2, 2),
+    epochs=3, learning_rate=5e-3, max_length=256, micro_batch_rows=2, batch_tokens=1024, zero_stage=3, workers=(2, 2),
     checkpoint_steps=4, gradient_checkpointing=True, lora=LoraSettings(rank=4, alpha=8.0),
 )  # fmt: skip
 
@@ -54,8 +53,12 @@ def weights(folder: str | Path) -> dict[str, Any]:
     return load_file(Path(folder) / "model.safetensors")
 
 
-def steps_seen(folder: Path) -> list[int]:
-    return [json.loads(line)[0] for line in (folder / "calls").read_text().splitlines()]
+def took_step_again_alike(folder: Path) -> None:
+    """After step 6 the worker was killed; steps 5 and 6 were taken again, with the same weights and examples."""
+    calls = [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+    assert [done for done, _, _ in calls[:7]] == [1, 2, 3, 4, 5, 6, 5]
+    first, again = ({done: info["loss"] for done, _, info in part} for part in (calls[:6], calls[6:]))
+    assert again[5] == pytest.approx(first[5], rel=1e-4) != pytest.approx(first[1], rel=0.02)
 
 
 def test_a_t5_student_that_was_killed_learns_by_heart_what_the_engine_then_says(
@@ -67,8 +70,8 @@ def test_a_t5_student_that_was_killed_learns_by_heart_what_the_engine_then_says(
     base = save_t5(tmp_path / "base")
     result = tune(T5, base, tmp_path, [str(tmp_path / "examples.parquet")], KillsItsWorker(tmp_path))
     assert (result.restarts, result.resumed_from) == (1, 4)
-    assert steps_seen(tmp_path)[:6] == [1, 2, 3, 4, 5, 6] and min(steps_seen(tmp_path)[6:]) == 5
-    assert result.steps == 120 and result.examples == 8 and result.lossy == 0
+    took_step_again_alike(tmp_path)
+    assert result.steps == 60 and result.examples == 8 and result.lossy == 0
     assert result.loss_first > 3.0 and result.loss_last < 0.05
     assert result.parameters == result.trained_parameters == sum(w.numel() for w in weights(base).values())
 
@@ -92,46 +95,27 @@ def test_a_t5_student_that_was_killed_learns_by_heart_what_the_engine_then_says(
     assert [reply.samples[0].text for reply in replies] == [example.rationale for example in examples]
     assert {reply.samples[0].finish for reply in replies} == {"stop"}
     # The engine's tokens are the very ones that were trained on.
-    assert sum(reply.completion_tokens for reply in replies) * 120 == result.completion_tokens
-    assert sum(reply.prompt_tokens for reply in replies) * 120 == result.tokens - result.completion_tokens
+    assert sum(reply.completion_tokens for reply in replies) * 60 == result.completion_tokens
+    assert sum(reply.prompt_tokens for reply in replies) * 60 == result.tokens - result.completion_tokens
 
 
-def test_adapters_on_two_workers_resume_and_become_part_of_an_ordinary_student(
+def test_adapters_with_sharded_parameters_resume_and_become_part_of_an_ordinary_student(
     ray_session: Any, tmp_path: Path, example_files: list[str]
 ) -> None:
     import torch
 
     base = str(model_path("student"))
-    killed = tune(LORA, base, tmp_path / "killed", example_files, KillsItsWorker(_folder(tmp_path / "killed")))
-    plain = tune(LORA, base, tmp_path / "plain", example_files)
-    assert (killed.restarts, killed.resumed_from) == (1, 4) and plain.restarts == 0
-    assert plain.loss_last < 0.8 * plain.loss_first
-    assert 0 < plain.trained_parameters < plain.parameters / 10
-    old, new, resumed = weights(base), weights(plain.output), weights(killed.output)
-    assert new.keys() == old.keys() == resumed.keys()
+    result = tune(LORA, base, tmp_path, example_files, KillsItsWorker(tmp_path))
+    assert (result.restarts, result.resumed_from) == (1, 4)
+    took_step_again_alike(tmp_path)
+    assert result.loss_last < 0.8 * result.loss_first
+    assert 0 < result.trained_parameters < result.parameters / 10
+    old, new = weights(base), weights(result.output)
+    assert new.keys() == old.keys()
     for name, weight in old.items():
         change = new[name] - weight
         if name.endswith("_proj.weight"):
             assert change.dtype == weight.dtype and 1 <= int(torch.linalg.matrix_rank(change, tol=1e-5)) <= 4, name
         else:
             assert not change.any(), name
-        # Killed and resumed, it took the very steps that it would have taken.
-        assert torch.allclose(resumed[name], new[name], atol=1e-5), name
-    assert not (Path(plain.output) / "adapter_config.json").exists()
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
-
-
-def test_adapters_on_t5_with_sharded_parameters(ray_session: Any, tmp_path: Path, example_files: list[str]) -> None:
-    base = save_t5(tmp_path / "base")
-    settings = dataclasses.replace(
-        T5, epochs=2, zero_stage=3, checkpoint_steps=0, lora=LoraSettings(targets=("q", "v"))
-    )
-    result = tune(settings, base, tmp_path, example_files)
-    assert result.loss_last < result.loss_first
-    old, new = weights(base), weights(result.output)
-    changed = {name for name, weight in old.items() if (new[name] != weight).any()}
-    assert changed == {name for name in old if name.endswith((".q.weight", ".v.weight"))}
+    assert not (Path(result.output) / "adapter_config.json").exists()
