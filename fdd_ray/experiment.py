@@ -84,6 +84,10 @@ class Experiment:
             raise ValueError("teacher is missing: it writes the new problems of each round, and the rationales")
         if self.student.endpoint is not None:
             raise ValueError("student.endpoint: the student's weights change each round, so its engines are our own")
+        if self.student.adapter is not None:
+            raise ValueError("student.adapter: its weights change each round; merge the adapter into student.model")
+        if self.student.chat_template_kwargs:
+            raise ValueError("student.chat_template_kwargs: the student would be asked otherwise than it is trained")
         if self.rationales == "from_dataset" and self.kind != "chain":
             raise ValueError("rationales: from_dataset gives chains of thought; set kind: chain")
 

@@ -30,7 +30,23 @@ from fdd_ray.store.spent import spent
 from fdd_ray.training import finetune as train
 
 # What of an engine's settings its words depend on; the rest is about where and how fast it runs.
-_MODEL_KEYS = ("model", "revision", "engine", "endpoint", "answers_as", "dtype", "max_model_len", "engine_args")
+_MODEL_KEYS = (
+    "model",
+    "revision",
+    "engine",
+    "endpoint",
+    "answers_as",
+    "dtype",
+    "max_model_len",
+    "engine_args",
+    "quantization",
+    "adapter",
+    "sampling",
+    "chat_template_kwargs",
+    "thinking",
+    "thinking_open",
+    "thinking_close",
+)
 # What of fine-tuning only says where it runs and how it is kept safe.
 _NOT_THE_RESULT = (
     "cpus_per_worker",

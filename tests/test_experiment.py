@@ -71,3 +71,9 @@ def test_run_directories_lie_under_storage(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert load_experiment(TINY_EXPERIMENT).directory == str(tmp_path / "runs" / "tiny")
     assert load_experiment(TINY_EXPERIMENT, ["storage=s3://bucket/a/"]).directory == "s3://bucket/a/tiny"
+
+
+@pytest.mark.parametrize("key", ["student.adapter=/tmp", "student.chat_template_kwargs={enable_thinking: false}"])
+def test_a_student_is_asked_as_it_is_trained(key: str) -> None:
+    with pytest.raises(ExperimentError, match=key.partition("=")[0].replace(".", r"\.")):
+        load_experiment(TINY_EXPERIMENT, [key])

@@ -9,10 +9,11 @@ import pytest
 
 from fdd_ray.cli import main
 
-from . import model_cases, parquet_cases, row_cases, run_cases, yaml_cases
+from . import command_cases, layered_cases, model_cases, parquet_cases, row_cases, run_cases, yaml_cases
 from .harness import Case, Place, RayStarts, check
 
-CASES = [*yaml_cases.CASES, *row_cases.CASES, *parquet_cases.CASES, *model_cases.CASES, *run_cases.CASES]
+_KINDS = (yaml_cases, layered_cases, row_cases, parquet_cases, model_cases, run_cases, command_cases)
+CASES = [case for kind in _KINDS for case in kind.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
@@ -30,7 +31,7 @@ def test_the_experiment_that_is_spoiled_is_a_good_one(place: Place) -> None:
 
 def test_every_case_is_another_one() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
-    assert len(CASES) >= 110
+    assert len(CASES) >= 430
 
 
 def test_a_path_that_is_no_text_is_named_by_the_program_itself(place: Place) -> None:

@@ -103,8 +103,11 @@ def test_adapters_with_sharded_parameters_resume_and_become_part_of_an_ordinary_
     ray_session: Any, tmp_path: Path, example_files: list[str]
 ) -> None:
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = str(model_path("student"))
+    base = str(tmp_path / "base")  # in float32, so that what was added is not rounded
+    AutoModelForCausalLM.from_pretrained(model_path("student"), dtype=torch.float32).save_pretrained(base)
+    AutoTokenizer.from_pretrained(model_path("student")).save_pretrained(base)
     result = tune(LORA, base, tmp_path, example_files, KillsItsWorker(tmp_path))
     assert (result.restarts, result.resumed_from) == (1, 4)
     took_step_again_alike(tmp_path)
