@@ -60,6 +60,9 @@ class Outcome:
     trained: Mapping[str, Mapping[str, int]]
 
 
+LIVES_ON_S = 1.0  # measured: up to half a second
+
+
 class Watcher(threading.Thread):
     """Notes when each part of a run first appeared: a part that is written again must not look younger."""
 
@@ -180,13 +183,17 @@ def asked_after_written(outcome: Outcome, written: Mapping[Path, float]) -> list
 
 
 def rows_in_flight(outcome: Outcome, written: Mapping[Path, float], moment: float) -> int:
-    """Requests that were made before a moment for rows that were not on disk then: what a kill may cost."""
+    """Requests for rows that were not on disk at a moment, made until shortly after: what a kill may cost.
+
+    The other processes of a killed driver or node live on until they notice, and begin more in the meantime.
+    """
     on_disk = set()
     for path, time in written.items():
         if time <= moment and path.exists():
             stage = f"{path.parts[-3]}/{path.parts[-2]}"
             on_disk |= {(stage, row.get("id", "")) for row in pq.read_table(path).to_pylist()}
-    return sum(call.time <= moment and outcome.asked_by.get(call.key) not in on_disk for call in outcome.calls)
+    until = moment + LIVES_ON_S
+    return sum(call.time <= until and outcome.asked_by.get(call.key) not in on_disk for call in outcome.calls)
 
 
 def repeated(outcome: Outcome) -> int:

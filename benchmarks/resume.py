@@ -97,7 +97,9 @@ def _running(work: Path, source: Path, options: argparse.Namespace) -> list[dict
     def once(name: str, job: Job) -> None:
         # A folder of its own for each time: what is there would not be done again.
         places[name] = Path(tempfile.mkdtemp(dir=work))
+        begun = time.perf_counter()
         resume_sides.run(dataclasses.replace(job, folder=str(places[name]), latency_s=options.latency))
+        _say(f"{name}: {time.perf_counter() - begun:.1f} s")
 
     resume_sides.start_ray()
     timings = time_in_turns({name: partial(once, name, job) for name, job in sides.items()}, options.repeats)
@@ -222,6 +224,7 @@ def _drive(job: Job, kill_at: int = 0) -> Driven:
                 found |= json.loads(line)
         if not killed and "ended" not in found:
             raise SystemExit(f"{job.side} did not come to an end: {errors.read()[-2000:]}")
+    _say(f"{job.side}: {'killed' if killed else found.get('error') or 'done'} after {time.time() - begun:.1f} s")
     lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
     pairs = [line.split() for line in lines]
     return Driven(
@@ -232,6 +235,10 @@ def _drive(job: Job, kill_at: int = 0) -> Driven:
         killed=killed,
         calls=[(float(at), key) for at, key in (pair for pair in pairs if len(pair) == 2)],
     )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _rows(job: Job) -> Counter[str]:

@@ -180,29 +180,29 @@ def _ray_data(job: Job, *, keep: bool) -> None:
 
     context = DataContext.get_current()
     context.max_errored_blocks = job.max_errored_blocks
-    context.checkpoint_config = None
-    if keep:
-        # Kept at the end as well, so that its files can be counted and a finished run can be repeated.
-        context.checkpoint_config = CheckpointConfig(
-            "id", str(Path(job.folder, "checkpoint")), delete_checkpoint_on_success=False
-        )
-    rows = ray.data.read_parquet(job.input)
-    if job.block_rows:  # override_num_blocks does not cut a file of one row group
-        rows = rows.repartition(target_num_rows_per_block=job.block_rows)
+    # Kept at the end as well, so that its files can be counted and a finished run can be repeated.
+    kept = CheckpointConfig("id", str(Path(job.folder, "checkpoint")), delete_checkpoint_on_success=False)
+    context.checkpoint_config = kept if keep else None
     most = FLOW.map_actors[1]
-    rows.map_batches(
-        Blocks,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            min_size=most,
-            max_size=most,
-            max_tasks_in_flight_per_actor=FLOW.blocks_in_flight,
-            max_concurrent_calls_per_actor=FLOW.blocks_in_flight,
-        ),
-        num_cpus=FLOW.cpus_per_map_actor,
-        fn_constructor_args=(job,),
-    ).write_parquet(str(Path(job.folder, "rows")))
+    try:
+        rows = ray.data.read_parquet(job.input)
+        if job.block_rows:  # override_num_blocks does not cut a file of one row group
+            rows = rows.repartition(target_num_rows_per_block=job.block_rows)
+        rows.map_batches(
+            Blocks,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                min_size=most,
+                max_size=most,
+                max_tasks_in_flight_per_actor=FLOW.blocks_in_flight,
+                max_concurrent_calls_per_actor=FLOW.blocks_in_flight,
+            ),
+            num_cpus=FLOW.cpus_per_map_actor,
+            fn_constructor_args=(job,),
+        ).write_parquet(str(Path(job.folder, "rows")))
+    finally:
+        context.checkpoint_config = None  # it is the process's: the other side would have it too
 
 
 def start_ray() -> None:

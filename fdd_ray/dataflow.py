@@ -6,6 +6,10 @@ blocks in flight, so the engines' continuous batching stays full across rows, tu
 finished block is written as one Parquet part before it is reported, so what was paid for is on disk; a
 row that is in a part is never asked again. Neither rows nor results pass through the driver (see
 `fdd_ray.flow`): what it hands out are places in Parquet files, what it gets back are counts.
+
+Ray Data's own checkpoints (``ray.data.checkpoint``) are not used; benchmarks/resume.py measures both. They are
+written by tasks behind the actors, so a kill also loses what was answered and still waits to be written; they
+know nothing of settings, so old and new rows are mixed; and a row that raises costs its block, or the run.
 """
 
 from __future__ import annotations

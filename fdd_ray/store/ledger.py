@@ -96,5 +96,5 @@ def _is_event(event: Any) -> bool:
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
     counted = event["event"] in ("part written", "failed rows are asked again")
-    numbers = [event.get("time"), event.get("rows") if counted else 0]
+    numbers: list[Any] = [event.get("time"), event.get("rows") if counted else 0]
     return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -140,7 +140,7 @@ CASES = [
          "an arm cannot be called '../up'", "use letters, digits and underscore"),
     Case("a seed twice", compared("--seeds", "1", "1"), 2,
          "given: [1, 1]", "needs seeds, each once"),
-    Case("a negative seed", compared("--seeds", "-1"), 2,
+    Case("a comparison of a negative seed", compared("--seeds", "-1"), 2,
          "seed is -1", "allowed: at least 0"),
     Case("a comparison without rounds", compared(rounds=0), 2,
          "rounds is 0, and feedback matters from round 1 on", "raise rounds"),
