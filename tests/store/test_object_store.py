@@ -44,7 +44,8 @@ def test_a_run_is_killed_and_resumed(s3_storage: str) -> None:
     with pytest.raises(KeyboardInterrupt), Run(root, experiment="name: x\n") as run:
         run.once("rationales", 0, TEACHER, killed)
     status = read_status(root)
-    assert status["stages"] == [{"stage": "rationales", "round": 0, "done": False, "rows_written": 1}]
+    place = {"stage": "rationales", "round": 0, "path": f"{root}/round-00/rationales"}
+    assert status["stages"] == [{**place, "done": False, "rows_written": 1}]
     assert status["spent"]["tokens"] == {"big": {"prompt": 3, "completion": 4}}
     with pytest.raises(StoreError, match=r"teacher\.model: 'big' -> 'small'"), Run(root) as run:
         run.once("rationales", 0, {"teacher": {"model": "small"}}, work)

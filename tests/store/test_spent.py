@@ -56,7 +56,8 @@ def test_an_unfinished_stage_costs_what_its_parts_hold(root: str) -> None:
     _begin(root)
     assert spent(root).tokens == {"big": {"prompt": 100, "completion": 200}}
     (stage,) = read_status(root)["stages"]
-    assert stage == {"stage": "rationales", "round": 0, "done": False, "rows_written": 10}
+    place = {"stage": "rationales", "round": 0, "path": f"{root}/round-00/rationales"}
+    assert stage == {**place, "done": False, "rows_written": 10}
 
 
 def test_a_resume_counts_each_row_once_and_hides_no_loss(root: str) -> None:
