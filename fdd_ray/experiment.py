@@ -31,6 +31,7 @@ from fdd_ray.stages.score import POOL, ScoreSettings
 from fdd_ray.stages.synthesise import SynthesiseSettings
 from fdd_ray.stages.teach import TeachSettings
 from fdd_ray.store import files
+from fdd_ray.training.lora import require_peft
 from fdd_ray.training.settings import FinetuneSettings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -92,6 +93,8 @@ class Experiment:
             raise ValueError("rationales: from_dataset gives chains of thought; set kind: chain")
 
         self._check_feedback()
+        if self.finetune.lora is not None:
+            require_peft()
 
     def _check_feedback(self) -> None:
         """What the settings of one component ask of another's."""

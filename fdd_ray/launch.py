@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from fdd_ray.engines.base import EngineSettings
+from fdd_ray.engines.folders import parameters_of
 from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment, load_experiment
 from fdd_ray.loop import distill
@@ -20,6 +22,7 @@ from fdd_ray.store.fork import write_fork
 from fdd_ray.store.run import Manifest, Run
 from fdd_ray.workshop import Workshop
 
+_SMALL = 1_000_000_000
 TINY_EXPERIMENT = Path(__file__).parent / "tiny" / "tiny.yaml"
 
 
@@ -43,11 +46,27 @@ def run_experiment(path: str | Path, overrides: Iterable[str] = (), *, from_stag
         experiment = _renamed(experiment, fork)
         write_fork(experiment.directory, source)
     reporter.say(f"experiment {experiment.name}: {experiment.directory}")
+    if note := _note_on_size(experiment.student):
+        reporter.say(note)
     with _workshop(experiment, reporter, from_stage=from_stage) as workshop:
         distill(workshop, experiment.rounds)
     print(rounds_table(read_status(experiment.directory)))
     reporter.say(f"finished: {experiment.directory}")
     return experiment.directory
+
+
+def _note_on_size(student: EngineSettings) -> str:
+    """A warning if the student has more parameters than the method is meant for, as far as its files tell."""
+    folder = Path(student.model).expanduser()
+    if student.engine == "simulated" or not folder.is_dir():
+        return ""
+    parameters = parameters_of(folder)
+    if parameters is None or parameters <= _SMALL:
+        return ""
+    return (
+        f"warning: the student has {parameters / 1e9:.2f} billion parameters; the method is meant for students of up"
+        " to about 1 billion, and budgets, presets and plans here are made for those"
+    )
 
 
 def _renamed(experiment: Experiment, fork: str) -> Experiment:

@@ -223,6 +223,7 @@ class Workshop:
                     run_name="train",
                     seed=experiment.seed,
                     trust_remote_code=experiment.student.trust_remote_code,
+                    revision=None if continued else experiment.student.revision,
                     progress=board,
                     watch=self._resources.require_budget,
                 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from fdd_ray import launch
 from fdd_ray.cli import main
+from fdd_ray.engines.base import EngineSettings
 from fdd_ray.errors import ExperimentError, StoreError
 from fdd_ray.experiment import load_experiment
 from fdd_ray.report.status import read_status
@@ -110,3 +112,15 @@ def test_a_url_may_be_the_place_of_a_fork(tmp_path: Path) -> None:
     experiment = load_experiment(launch.TINY_EXPERIMENT, [f"storage={tmp_path}"])
     assert launch._renamed(experiment, "s3://bucket/runs/new").directory == "s3://bucket/runs/new"
     assert launch._renamed(experiment, "new").directory == f"{tmp_path}/new"
+
+
+@pytest.mark.parametrize(("rows", "warned"), [(1001, True), (999, False)])
+def test_a_large_student_is_a_warning(tmp_path: Path, rows: int, warned: bool) -> None:
+    size = rows * 1_000_000
+    header = json.dumps({"w": {"dtype": "U8", "shape": [rows, 1_000_000], "data_offsets": [0, size]}}).encode()
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # nothing of it is written: the file is sparse
+    note = launch._note_on_size(EngineSettings(model=str(tmp_path)))
+    assert note.startswith("warning: the student has 1.00 billion parameters") is warned
+    assert bool(note) is warned

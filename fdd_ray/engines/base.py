@@ -276,12 +276,21 @@ def check_model(settings: EngineSettings) -> None:
     from fdd_ray.engines.checkpoints import check_adapter, check_quantization
     from fdd_ray.engines.folders import check_model_folder
 
-    if settings.engine != "vllm" or settings.endpoint is not None:
+    if settings.engine == "simulated" or settings.endpoint is not None:
         return
+    if settings.engine == "transformers":
+        from fdd_ray.engines.transformers import check_transformers_settings
+
+        check_transformers_settings(settings)
     path = os.path.expanduser(settings.model)
     folder = Path(path if os.path.isdir(path) else resolve_model(settings.model))
     if folder.is_dir():
-        check_model_folder(folder, trust_remote_code=settings.trust_remote_code, engine_args=settings.engine_args)
+        check_model_folder(
+            folder,
+            trust_remote_code=settings.trust_remote_code,
+            engine_args=settings.engine_args,
+            engine=settings.engine,
+        )
     if settings.quantization is not None:
         check_quantization(settings.quantization, folder)
     if settings.adapter is not None:
