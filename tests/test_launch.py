@@ -105,7 +105,7 @@ def test_the_lease_is_held_while_a_run_goes_on_and_then_given_back(
     other.release()
     assert _run(tmp_path) == 0
     assert main(["status", str(tmp_path / "tiny")]) == 0
-    assert "no driver has the run; process " in capsys.readouterr().out
+    assert "the run is finished, since " in capsys.readouterr().out
 
 
 def test_a_url_may_be_the_place_of_a_fork(tmp_path: Path) -> None:
