@@ -125,6 +125,10 @@ class SimulatedEngine:
         story = parse_story(prompt.partition("\n")[2])
         if story is None:
             return "answer = None"
+        if prompt.startswith(self._tasks["solve_chain"]):
+            answer = story.answer()
+            right = answer is not None and rng.random() < self._share
+            return f"{story.program()}\n#### {answer if right else (answer or 0) + 1 + rng.randrange(9)}"
         return story.program() if rng.random() < self._share else _slip(story, rng)
 
 
