@@ -4,8 +4,9 @@
     print(comparison_table(found))
     write_plot(found)           # comparison.png and comparison.svg beside the runs
 
-Intervals are 95 % t intervals over seeds, so they say how much a result would move with other seeds: which
-problems are drawn into the pool, what is sampled, in which order is trained. Differences are taken seed by seed.
+Intervals are 95 % t intervals over seeds, so they say how much a result would move with other seeds: which parents
+are drawn, what the teacher samples, in which order is trained (and which problems are in the pool, unless the pool has
+a seed of its own). Differences are taken seed by seed.
 """
 
 from __future__ import annotations
@@ -252,13 +253,29 @@ def write_plot(found: Comparison) -> list[str]:
             colour = f"C{number}"
             for values in series:
                 panel.plot(rounds, values, color=colour, alpha=0.25, linewidth=0.8)
-            panel.plot(rounds, [mean.mean for mean in means], color=colour, marker="o", label=arm)
+            # Side by side, or the intervals of one arm would hide those of another.
+            places = [round + 0.05 * (number - (len(found.arms) - 1) / 2) for round in rounds]
+            reach = [
+                (mean.mean - mean.low, mean.high - mean.mean)
+                if mean.low is not None and mean.high is not None
+                else (0, 0)
+                for mean in means
+            ]
+            panel.errorbar(
+                places,
+                [mean.mean for mean in means],
+                yerr=list(zip(*reach, strict=True)),
+                color=colour,
+                marker="o",
+                capsize=3,
+                label=arm,
+            )
         panel.set_title(benchmark)
         panel.set_xlabel("round")
         panel.set_xticks(list(rounds), ["base", *(str(round) for round in rounds if round >= 0)])
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("greedy accuracy, %")
-    panels[0][0].legend(title="mean (thin: each seed)", fontsize="small")
+    panels[0][0].legend(title="mean, 95 % over seeds (thin: each seed)", fontsize="small")
     figure.tight_layout()
     written = []
     for suffix in ("png", "svg"):
