@@ -270,8 +270,8 @@ def write_plot(found: Comparison) -> list[str]:
                 capsize=3,
                 label=arm,
             )
-        values = [value for run in found.runs for value in run.accuracy[benchmark]]
-        panel.set_ylim(max(0.0, min(values) - 8), min(100.0, max(values) + 8))  # few seeds have endless intervals
+        every = [value for run in found.runs for value in run.accuracy[benchmark]]
+        panel.set_ylim(max(0.0, min(every) - 8), min(100.0, max(every) + 8))  # few seeds have endless intervals
         panel.set_title(benchmark)
         panel.set_xlabel("round")
         panel.set_xticks(list(rounds), ["base", *(str(round) for round in rounds if round >= 0)])
