@@ -190,14 +190,16 @@ def evaluate(settings: Evaluation, reporter: Reporter | None = None) -> Evaluate
 
     described = yaml.safe_dump({"name": name, **plain}, sort_keys=False, allow_unicode=True)
     with Run(directory, announce, described, reporter.say) as run, ExitStack() as stack:
-        reporter.say(f"evaluating {settings.student.model}: {run.directory}")
+        reporter.say(
+            f"evaluating {settings.student.model} (prompts: {settings.prompts}, kind: {settings.kind}): {run.directory}"
+        )
         read = run.once("problems", 0, {**shared, "asked": asked}, lambda folder: _keep_problems(folder, problems))
 
         def work(folder: StageFolder) -> StageResult:
             begun = time.monotonic()
             fleet = Fleet("student", settings.student, f"{name}-{content_id('d', run.directory)}")
             overseer = Overseer(grace_s=settings.flow.grace_s, say=reporter.say)
-            with reporter.stage(folder.label) as progress:
+            with reporter.stage(f"score of {settings.student.model}") as progress:
                 tasks = write_tasks(folder, {name: found.problems for name, found in problems.items()})
                 _check_endpoint(settings.student)
                 stack.enter_context(ray_session(reporter))

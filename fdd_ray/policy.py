@@ -80,7 +80,7 @@ class FeedbackSettings:
     bands: tuple[BandSettings, ...] = setting(
         (),
         "Bands of pass rates in place of the split into easy and hard, from the lowest up; the first begins at 0."
-        " They need score.attempts > 1. Whether a problem is called easy still goes by easy_from.",
+        " More than two need score.attempts > 1. Whether a problem is called easy still goes by easy_from.",
     )
     distinct_rationales: bool = setting(
         True, "With more_rationales: reject a rationale that the problem has already, in the same words."
@@ -91,7 +91,9 @@ class FeedbackSettings:
             return
         edges = [band.at_least for band in self.bands]
         if edges[0] != 0 or edges != sorted(set(edges)):
-            raise ValueError(f"bands begin at {edges}; the first must begin at 0, each other above the one before")
+            raise ValueError(
+                f"bands begin at {edges}; the first must begin at 0, each other above the one before"
+            )
         names = [band.name for band in self.bands]
         if "" in names or len(set(names)) < len(names):
             raise ValueError(f"bands are called {names}; each needs a name of its own")

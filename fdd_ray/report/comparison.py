@@ -224,6 +224,10 @@ def comparison_table(found: Comparison, *, markdown: bool = False) -> str:
             ]
         )
     lines = [_markdown(cells) if markdown else align(cells)]
+    lines.append(
+        f"Intervals: Student's t over seeds. Against {found.arms[0]}: seed by seed, over the seeds that both have."
+        " Tokens and minutes: of all rounds after round 0, on the machine as it was."
+    )
     sizes = {number for run in found.runs for number in [run.examples]}
     if len(sizes) > 1:
         lines.append(f"NOT OF EQUAL SIZE: the distillation sets have {min(sizes)} to {max(sizes)} rows.")

@@ -26,8 +26,8 @@ def read_status(directory: str) -> dict[str, Any]:
     """What ``fdd-ray status --json`` prints.
 
     Returns:
-        ``rounds``: one entry for each round that was begun, with ``round``, ``easy``, ``hard`` (null in
-        round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
+        ``rounds``: one entry for each round that was begun, with ``round``, ``easy``, ``hard``, ``policy`` (null
+        in round 0), ``asked`` = ``kept`` + ``rejected`` by reason + ``failed`` (of the rationales in round 0, of
         the new problems later), ``pool_read`` (in round 0: the same account of the rows of the pool's
         files), ``distillation_set`` and ``accuracy`` by benchmark (``value``, ``low``, ``high``,
         ``n``; 95 % Wilson intervals), ``by_steps`` (the same by benchmark and number of steps, where that is
@@ -146,6 +146,7 @@ def _round(number: int, found: dict[str, Manifest | None]) -> dict[str, Any]:
         "round": number,
         "easy": split.summary["easy"] if split else None,
         "hard": split.summary["hard"] if split else None,
+        "policy": split.summary.get("policy", "fdd") if split else None,
         "asked": counted.counts.rows if counted else None,
         "kept": counted.counts.kept if counted else None,
         "rejected": dict(counted.counts.rejected) if counted else {},

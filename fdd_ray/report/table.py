@@ -84,7 +84,9 @@ def _outcomes(entry: Mapping[str, Any]) -> list[str]:
     if entry["pool_read"]:
         lines += _account("pool", "rows of its files", entry["pool_read"])
     if entry["asked"] is not None:
-        what = "seed problems" if entry["round"] == 0 else "new problems asked for"
+        more = entry.get("policy") == "more_rationales"
+        asked = "further rationales for seed problems asked for" if more else "new problems asked for"
+        what = "seed problems" if entry["round"] == 0 else asked
         lines += _account(f"round {entry['round']}", what, {**entry, "rows": entry["asked"]})
     return lines
 

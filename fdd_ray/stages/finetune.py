@@ -39,7 +39,7 @@ class MixSettings:
         " kind. Needs a prompt set and a teacher that can do both.",
     )
     own_rationales: int = setting(
-        0, "Most of the student's own right rationales that are mixed in for each problem of the pool.", ge=0
+        0, "At most so many of the student's own right rationales are mixed in for each pool problem; 0: none.", ge=0
     )
     own_share: float = setting(
         0.25, "Largest share of the distillation set that the student's own rationales may be.", gt=0, le=0.9

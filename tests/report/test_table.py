@@ -50,6 +50,7 @@ def test_status_tells_rounds_base_and_stages(tmp_path: Path) -> None:
         "round": 0,
         "easy": None,
         "hard": None,
+        "policy": None,
         "asked": 10,
         "kept": 7,
         "rejected": {"wrong_answer": 2},
