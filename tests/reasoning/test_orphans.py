@@ -23,7 +23,7 @@ def test_a_process_ends_once_it_has_used_its_time() -> None:
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     bound_cpu_time(process.pid, 0.5)
     try:
-        assert process.wait(timeout=120) == -signal.SIGXCPU
+        assert process.wait(timeout=300) == -signal.SIGXCPU
     finally:
         process.kill()
         process.wait()
@@ -35,7 +35,7 @@ def test_a_later_bound_counts_from_what_was_used() -> None:
         time.sleep(1.0)
         bound_cpu_time(process.pid, 30.0)
         soft, _ = resource.prlimit(process.pid, resource.RLIMIT_CPU)
-        assert 31 <= soft <= 34
+        assert 30 < soft <= 34
         assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
     finally:
         process.kill()
@@ -62,7 +62,7 @@ def test_no_worker_outlives_a_killed_owner(source: str) -> None:
         owner.wait()
     assert len(workers) == 1
     # Two seconds of CPU time, rounded up and one more; in wall time more, for others use this machine too.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while is_running(workers[0]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
