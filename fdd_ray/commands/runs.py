@@ -31,8 +31,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     settings.add_argument("group", nargs="?", default="", help="only keys that begin with this, such as finetune")
     settings.set_defaults(command=_settings)
 
-    report = commands.add_parser("report", help="rounds, rejections and stages of a run as tables")
+    report = commands.add_parser(
+        "report", help="rounds, rejections and stages of a run as tables, or all of it as a page"
+    )
     report.add_argument("run", help="a run directory, such as runs/tiny")
+    report.add_argument(
+        "--html", metavar="FILE.html", help="write one self-contained page with plots and examples here"
+    )
     report.set_defaults(command=_report)
 
 
@@ -91,6 +96,12 @@ def _settings(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if options.html is not None:
+        from fdd_ray.report.html.page import write_page
+
+        write_page(options.run, options.html)
+        print(f"wrote {options.html}; it needs nothing but a browser")
+        return 0
     from fdd_ray.report.status import read_status
     from fdd_ray.report.table import details
 
