@@ -91,9 +91,7 @@ class FeedbackSettings:
             return
         edges = [band.at_least for band in self.bands]
         if edges[0] != 0 or edges != sorted(set(edges)):
-            raise ValueError(
-                f"bands begin at {edges}; the first must begin at 0, each other above the one before"
-            )
+            raise ValueError(f"bands begin at {edges}; the first must begin at 0, each other above the one before")
         names = [band.name for band in self.bands]
         if "" in names or len(set(names)) < len(names):
             raise ValueError(f"bands are called {names}; each needs a name of its own")
