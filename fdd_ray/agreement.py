@@ -7,12 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from fdd_ray.reasoning import agree, canonical, distinct_rationales, parse_number
+from fdd_ray.reasoning import ANSWERED, RIGHT, agree, canonical, distinct_rationales, parse_number
 from fdd_ray.records import Completion, Variation
 from fdd_ray.settings import setting
-
-ANSWERED = "answered"
-RIGHT = "right"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,6 @@ from fdd_ray.reasoning.second_opinion import SecondOpinionName, require_math_ver
 from fdd_ray.records import Completion, Kind
 from fdd_ray.settings import setting
 
-RIGHT = "right"
-
 
 @dataclasses.dataclass(frozen=True)
 class CheckSettings:

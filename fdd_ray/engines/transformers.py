@@ -23,9 +23,10 @@ from typing import Any, Final
 
 from fdd_ray.engines.base import EngineSettings, PromptTooLong, Reply, Sample, Sampling, resolve_model
 from fdd_ray.engines.decoding import Batch, Completion, Model
+from fdd_ray.engines.settle import settle
 from fdd_ray.engines.thinking import answer_of, is_open
 from fdd_ray.errors import EngineError, ExperimentError
-from fdd_ray.prompts import Message, prepare_tokenizer, render_prompt
+from fdd_ray.prompts import Message, decoder_start, prepare_tokenizer, render_prompt
 from fdd_ray.records import stable_seed
 from fdd_ray.store.fetch import fetch_folder
 
@@ -244,7 +245,7 @@ class TransformersEngine:
         samples = tuple(self._sample(completion, request.opened) for completion in request.completions)
         for completion in request.completions:
             self._requests.pop(completion, None)
-        _settle(request.loop, request.future, Reply(samples, len(request.prompt)))
+        settle(request.loop, request.future, Reply(samples, len(request.prompt)))
 
     def _sample(self, completion: Completion, opened: bool) -> Sample:
         loaded, settings = self._loaded, self._settings
@@ -263,9 +264,9 @@ class TransformersEngine:
         except Exception as error:
             why = " ".join(str(error).split())[:400]
             refusal = EngineError(f"cannot load {request.weights}: {why}; see that the folder is whole")
-            _settle(request.loop, request.future, error=refusal)
+            settle(request.loop, request.future, error=refusal)
         else:
-            _settle(request.loop, request.future, None)
+            settle(request.loop, request.future, None)
 
     def _load(self, weights: str) -> _Loaded:
         import torch
@@ -292,20 +293,9 @@ class TransformersEngine:
         if settings.chat_template_kwargs:
             template = functools.partial(tokenizer.apply_chat_template, **settings.chat_template_kwargs)
             tokenizer.apply_chat_template = template
-        start = _start_of(model, path) if encoder_decoder else None
+        start = decoder_start(model, path, EngineError) if encoder_decoder else None
         made = Model(model, int(tokenizer.pad_token_id or 0), _ends_of(model, tokenizer), start)
         return _Loaded(made, tokenizer, *_lengths(settings, config), keeps_special)
-
-
-def _start_of(model: Any, path: str) -> int:
-    for config in (model.generation_config, model.config):
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
-    raise EngineError(
-        f"{path} does not say what its decoder begins with; set decoder_start_token_id in its config.json"
-        " (for T5 models the pad_token_id, 0)"
-    )
 
 
 def _ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -325,22 +315,3 @@ def _lengths(settings: EngineSettings, config: Any) -> tuple[int, int]:
         return (side, 2 * side) if settings.max_model_len is None else (settings.max_model_len, settings.max_model_len)
     together = settings.max_model_len or int(own or _SIDE_WITHOUT_LIMIT)
     return together, together
-
-
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    result: Any = None,
-    error: BaseException | None = None,
-) -> None:
-    """Finish a future from another thread, unless it was cancelled."""
-
-    def finish() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    loop.call_soon_threadsafe(finish)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from fdd_ray.engines.base import EngineSettings, PromptTooLong, Reply, RequestError, Sample, Sampling, resolve_model
 from fdd_ray.engines.checkpoints import adapter_rank
 from fdd_ray.engines.reload import EXTENSION
+from fdd_ray.engines.settle import settle
 from fdd_ray.engines.thinking import answer_of, is_open
 from fdd_ray.errors import EngineError
 from fdd_ray.prompts import Message, prepare_tokenizer, render_prompt
@@ -220,7 +221,7 @@ class InProcessEngine:
                 self._engine.add_request(request, chat.prompt, parameters, lora_request=self._manner.lora)
             except ValueError as error:  # vLLM's word for a request it will not take
                 del self._waiting[request]
-                _settle(loop, future, error=RequestError(str(error)))
+                settle(loop, future, error=RequestError(str(error)))
 
         self._inbox.put(add)
         try:
@@ -239,7 +240,7 @@ class InProcessEngine:
                 self._step()
             self._engine.collective_rpc("reload_completely", kwargs={"weights_path": _local(weights)})
             _require_reset(self._engine.reset_prefix_cache())
-            _settle(loop, future, result=None)
+            settle(loop, future, result=None)
 
         self._inbox.put(load)
         await future
@@ -265,26 +266,7 @@ class InProcessEngine:
         for output in self._engine.step():
             if output.finished and (entry := self._waiting.pop(output.request_id, None)):
                 loop, future, chat = entry
-                _settle(loop, future, result=self._manner.reply(output, chat))
-
-
-def _settle(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    result: Any = None,
-    error: BaseException | None = None,
-) -> None:
-    """Finish a future from another thread, unless it was cancelled."""
-
-    def finish() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    loop.call_soon_threadsafe(finish)
+                settle(loop, future, result=self._manner.reply(output, chat))
 
 
 class ProcessEngine:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from fdd_ray.errors import ExperimentError
+from fdd_ray.errors import ExperimentError, FddError
 from fdd_ray.records import Kind, Origin
 
 PROMPTS = ("solve_program", "solve_chain", "complex", "similar", "student_program", "student_chain")
@@ -160,6 +160,24 @@ def _encoder_template(tokenizer: Any) -> str:
         after = [tokenizer.eos_token_id]
     texts = ("".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (before, after))
     return _ENCODER_TEMPLATE % tuple(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
+def decoder_start(model: Any, name: str, error: type[FddError]) -> int:
+    """The token that the decoder of an encoder-decoder model begins with (T5: its pad token).
+
+    Args:
+        model: The model.
+        name: What it is called in the message.
+        error: What is raised if neither the model's configuration nor its generation configuration says it.
+    """
+    for config in (model.generation_config, model.config):
+        start = getattr(config, "decoder_start_token_id", None)
+        if start is not None:
+            return int(start)
+    raise error(
+        f"{name} does not say what its decoder begins with; set decoder_start_token_id in its config.json"
+        " (for T5 models the pad_token_id, 0)"
+    )
 
 
 def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:

@@ -11,6 +11,8 @@ from fdd_ray.reasoning.answers import Number, Tolerance, canonical, compare, fin
 from fdd_ray.reasoning.extraction import extract_program
 from fdd_ray.reasoning.programs import ProgramLimits, ProgramResult, ProgramRunner
 from fdd_ray.reasoning.rationales import (
+    ANSWERED,
+    RIGHT,
     Agreement,
     Checked,
     agree,
@@ -21,6 +23,8 @@ from fdd_ray.reasoning.rationales import (
 from fdd_ray.reasoning.second_opinion import MathVerify
 
 __all__ = [
+    "ANSWERED",
+    "RIGHT",
     "Agreement",
     "Checked",
     "MathVerify",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fdd_ray.reasoning.answers import (
     Tolerance,
@@ -31,6 +31,10 @@ from fdd_ray.reasoning.faults import counted_as
 from fdd_ray.reasoning.programs import ProgramResult, ProgramRunner
 from fdd_ray.reasoning.second_opinion import SecondOpinion, worth_asking
 from fdd_ray.records import Kind
+
+# The two good verdicts: against a known answer, and where there is none to compare with.
+RIGHT: Final = "right"
+ANSWERED: Final = "answered"
 
 
 class Checked(NamedTuple):
@@ -186,11 +190,11 @@ def _verdict(
 ) -> tuple[str, str]:
     """The verdict on an answer, and what a second opinion had to say if it was asked."""
     if gold is None:
-        return ("unparsed_answer" if parse_number(answer) is None else "answered"), ""
+        return ("unparsed_answer" if parse_number(answer) is None else ANSWERED), ""
     verdict = compare(answer, gold, tolerance=tolerance)
     unread = verdict == "unparsed_answer" or (verdict == "wrong_answer" and parse_number(gold) is None)
     if second is None or not unread or not worth_asking(answer, gold):
         return verdict, ""
     found = second.agrees(answer, gold)
     said = {True: "agrees", False: "disagrees", None: "gave none"}[found]
-    return ("right" if found else verdict), f"second opinion: {second.name} {said}"
+    return (RIGHT if found else verdict), f"second opinion: {second.name} {said}"

@@ -126,10 +126,9 @@ def require_all(manifest: Manifest, new_problems: int) -> None:
     counts = manifest.counts
     if counts.kept >= new_problems:
         return
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.rejected.items(), key=lambda item: -item[1]))
     raise StageError(
         f"{manifest.label}: {counts.kept} of the {new_problems} that feedback.exact insists on were accepted, of"
-        f" {counts.rows} asked for (rejected: {reasons or 'none'}; failed: {counts.failed}). Raise feedback.ask_share,"
+        f" {counts.rows} asked for (rejected: {counts.reasons}; failed: {counts.failed}). Raise feedback.ask_share,"
         " lower feedback.new_problems, or set feedback.exact: false; all rows are in " + manifest.path
     )
 

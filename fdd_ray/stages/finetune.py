@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from fdd_ray.reasoning.rationales import distinct_rationales, rationale_in
+from fdd_ray.reasoning.rationales import RIGHT, distinct_rationales, rationale_in
 from fdd_ray.records import (
     Attempt,
     Curated,
@@ -35,8 +35,8 @@ class MixSettings:
     both_kinds: bool = setting(
         False,
         "Distil programs and chains: the teacher writes both, and the student is asked for either by a prompt of its"
-        " own (student_program, student_chain), which is the tag. Needs synthesise.second_solutions; scores are by"
-        " kind. Needs a prompt set and a teacher that can do both.",
+        " own (student_program, student_chain), which is the tag. Needs synthesise.second_solutions, and a"
+        " prompt set and a teacher that can do both. The student is scored on the kind that `kind` names.",
     )
     own_rationales: int = setting(
         0, "At most so many of the student's own right rationales are mixed in for each pool problem; 0: none.", ge=0
@@ -85,7 +85,7 @@ def own_examples(
     for row in from_table(files.read_tables(attempts, schema_of(Attempt)), Attempt):
         if row.subject != subject:
             continue
-        texts = [rationale_in(row.kind, item.text, row.gold) for item in row.completions if item.verdict == "right"]
+        texts = [rationale_in(row.kind, item.text, row.gold) for item in row.completions if item.verdict == RIGHT]
         known = distinct_rationales(had[row.problem_id], len(had[row.problem_id]))
         new = distinct_rationales([*known, *filter(None, texts)], len(known) + len(texts))[len(known) :]
         found += [

@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from fdd_ray.checking import RIGHT, Asking
+from fdd_ray.checking import Asking
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import Reply, Sampling
 from fdd_ray.overseer import Overseer
 from fdd_ray.problems.steps import known_steps
 from fdd_ray.progress import StageProgress
-from fdd_ray.reasoning import canonical
+from fdd_ray.reasoning import RIGHT, canonical
 from fdd_ray.records import Attempt, Completion, Outcome, Problem, content_id, schema_of, stable_seed, to_table
 from fdd_ray.settings import setting, to_plain
 from fdd_ray.statistics import accuracy_of

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from fdd_ray.checking import RIGHT, Asking
+from fdd_ray.checking import Asking
 from fdd_ray.curation.contamination import BenchmarkGuard, Contamination, ContaminationSettings
 from fdd_ray.curation.questions import QuestionSettings, check_question, check_variation
 from fdd_ray.curation.verdict import read_verdict
@@ -20,6 +20,7 @@ from fdd_ray.engines.base import Reply, Sampling
 from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.prompts import read_new_problem
+from fdd_ray.reasoning import RIGHT
 from fdd_ray.reasoning.rationales import distinct_rationales
 from fdd_ray.records import Kind, Outcome, Problem, Request, Variation, from_table, schema_of, stable_seed
 from fdd_ray.settings import setting

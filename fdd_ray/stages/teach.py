@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fdd_ray.checking import RIGHT, Asking, Checker, CheckSettings
+from fdd_ray.checking import Asking, Checker, CheckSettings
 from fdd_ray.dataflow import FlowSettings, RowFunction, run_rows
 from fdd_ray.engines.base import Sample, Sampling
 from fdd_ray.errors import StageError
 from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
+from fdd_ray.reasoning import RIGHT
 from fdd_ray.reasoning.rationales import distinct_rationales
 from fdd_ray.records import Completion, Kind, Outcome, Problem, Taught, from_table, schema_of, stable_seed, to_table
 from fdd_ray.settings import setting
@@ -165,9 +166,8 @@ def require_enough(taught: Manifest, settings: TeachSettings) -> None:
     counts = taught.counts
     if counts.kept >= settings.min_kept:
         return
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.rejected.items(), key=lambda item: -item[1]))
     raise StageError(
         f"only {counts.kept} of {counts.rows} problems have a verified rationale, and teach.min_kept ="
-        f" {settings.min_kept} are needed to fine-tune on (rejected: {reasons or 'none'}; failed: {counts.failed})."
+        f" {settings.min_kept} are needed to fine-tune on (rejected: {counts.reasons}; failed: {counts.failed})."
         f" Use a stronger teacher, more teach.samples or rationales=from_dataset; all completions are in {taught.path}"
     )

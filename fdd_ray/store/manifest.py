@@ -34,6 +34,12 @@ class Counts:
     rejected: Mapping[str, int] = dataclasses.field(default_factory=dict)
     failed: int = 0
 
+    @property
+    def reasons(self) -> str:
+        """What was rejected, by reason, the most frequent first, as text."""
+        ordered = sorted(self.rejected.items(), key=lambda item: -item[1])
+        return ", ".join(f"{reason} {n}" for reason, n in ordered) or "none"
+
     def check(self, where: str) -> None:
         """Raise unless every row is accounted for."""
         total = self.kept + sum(self.rejected.values()) + self.failed

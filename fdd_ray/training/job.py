@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from fdd_ray.errors import TrainingError
+from fdd_ray.prompts import decoder_start
 from fdd_ray.store.fetch import fetch_folder
 from fdd_ray.training.examples import Tokens, read_examples, render
 from fdd_ray.training.lora import add_adapters
-from fdd_ray.training.model import decoder_start, load_model, load_student
+from fdd_ray.training.model import load_model, load_student
 from fdd_ray.training.settings import FinetuneSettings
 
 
@@ -96,7 +97,7 @@ def prepare(job: Job, dtype: torch.dtype) -> tuple[Student, Tokens]:
         add_adapters(model, settings.lora, name=job.base_model, seed=job.seed)
     if settings.gradient_checkpointing:
         checkpoint_activations(model)
-    start = decoder_start(model, job.base_model) if encoder_decoder else None
+    start = decoder_start(model, job.base_model, TrainingError) if encoder_decoder else None
     return Student(model, tokenizer, start, parameters), tokens
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fdd_ray.errors import FddError, TrainingError
-from fdd_ray.prompts import prepare_tokenizer
+from fdd_ray.prompts import decoder_start, prepare_tokenizer
 from fdd_ray.training.packing import IGNORED, Batch, collate
 from fdd_ray.training.pairs import PairBatch
 
@@ -48,7 +48,7 @@ def load_student(
     if config.is_encoder_decoder:
         # What an engine, here or elsewhere, has to know to begin and to end as the student learnt it.
         settings = model.generation_config
-        settings.decoder_start_token_id = decoder_start(model, path)
+        settings.decoder_start_token_id = decoder_start(model, path, TrainingError)
         settings.eos_token_id = settings.eos_token_id or tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
@@ -74,22 +74,6 @@ def load_model(path: str, config: Any, *, dtype: Any, packing: bool = False, **s
         if not packing or ("attn_implementation" not in str(error) and "scaled_dot_product" not in str(error)):
             raise
         raise _no_packing(path, error) from error
-
-
-def decoder_start(model: Any, name: str) -> int:
-    """The token that the decoder of an encoder-decoder model begins with (T5: its pad token).
-
-    Raises:
-        TrainingError: If neither the model's configuration nor its generation configuration says it.
-    """
-    for config in (model.generation_config, model.config):
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
-    raise TrainingError(
-        f"{name} does not say what its decoder begins with; set decoder_start_token_id in its config.json"
-        " (for T5 models the pad_token_id, 0)"
-    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fdd_ray.agreement import ANSWERED, RIGHT
+from fdd_ray.reasoning import ANSWERED, RIGHT
 from fdd_ray.records import Attempt, Completion, Taught
 from fdd_ray.report.html.markup import Child, Markup, folded, join, tag, text
 from fdd_ray.report.html.samples import Made, Samples, pool_attempt
