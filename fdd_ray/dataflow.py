@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fdd_ray.engines.base import RequestError
@@ -27,6 +28,7 @@ from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Outcome, content_id, from_table, schema_of, to_table
 from fdd_ray.store import files
+from fdd_ray.store.ids import IdSet
 from fdd_ray.store.run import StageFolder, StageResult, count_outcomes
 
 if TYPE_CHECKING:
@@ -236,27 +238,36 @@ def _forget_failures(folder: StageFolder, row_type: type) -> None:
                 files.remove(folder.file(name))
 
 
-def _ids(folder: StageFolder, row_type: type) -> frozenset[str]:
-    table = _read(folder, row_type, ["id"])
-    return frozenset(table.column("id").to_pylist())
+def _ids(folder: StageFolder, row_type: type) -> IdSet:
+    """The ids of all rows that were written, in little memory: every map actor has them."""
+    found = IdSet()
+    for table in _tables(folder, row_type, ["id"]):
+        if not found.add_new(table.column("id").to_pylist()):
+            raise _doubled(folder)
+    return found
 
 
-def _read(folder: StageFolder, row_type: type, columns: Sequence[str]) -> pa.Table:
-    return files.read_tables([folder.file(name) for name in folder.parts()], schema_of(row_type), columns)
+def _doubled(folder: StageFolder) -> StoreError:
+    return StoreError(f"{folder.label}: some rows were written twice in {folder.path}; remove the folder and run again")
+
+
+def _tables(folder: StageFolder, row_type: type, columns: Sequence[str]) -> Iterator[pa.Table]:
+    return files.iter_tables([folder.file(name) for name in folder.parts()], schema_of(row_type), columns)
 
 
 def _account(function: RowFunction[Any, Any], folder: StageFolder, total: int) -> StageResult:
     """Count what lies on disk, not what was reported: this is what later stages will read."""
-    table = _read(folder, function.writes, _COUNTED)
-    if len(set(table.column("id").to_pylist())) != table.num_rows:
-        raise StoreError(
-            f"{folder.label}: some rows were written twice in {folder.path}; remove the folder and run again"
-        )
-    tally: dict[tuple[str, str], int] = {}
-    for group in table.group_by(["outcome", "reason"]).aggregate([("id", "count")]).to_pylist():
-        tally[group["outcome"], group["reason"]] = group["id_count"]
+    seen = IdSet()
+    tally: Counter[tuple[str, str]] = Counter()
+    tokens = dict.fromkeys(_TOKENS, 0)
+    for table in _tables(folder, function.writes, _COUNTED):
+        ids, outcomes, reasons, *used = (table.column(name).to_pylist() for name in _COUNTED)
+        if not seen.add_new(ids):
+            raise _doubled(folder)
+        tally.update(zip(outcomes, reasons, strict=True))
+        for name, numbers in zip(_TOKENS, used, strict=True):
+            tokens[name] += sum(numbers)
     failures = {reason: n for (outcome, reason), n in tally.items() if outcome == "failed"}
     counts = dataclasses.replace(count_outcomes(tally), rows=total)
-    tokens = {name: int(sum(table.column(f"{name}_tokens").to_pylist())) for name in _TOKENS}
     most = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:5]
     return StageResult(counts, tuple(folder.parts()), {function.role: tokens}, {"failures": dict(most)})

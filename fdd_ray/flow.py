@@ -12,12 +12,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fdd_ray.errors import FddError, StageError
 from fdd_ray.settings import setting
 
 _TICK_S = 1.0
+_ASIDE_TRIES = 3
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,39 @@ def map_items(
         FddError: What a worker raised.
     """
     return _watched(_results(worker, arguments, items, flow, calls), flow.stall_deadline_s, label, tick)
+
+
+def aside(function: Callable[..., T], *arguments: Any, label: str, tick: Callable[[], None] = lambda: None) -> T:
+    """Call a function in a process of its own, on this node: what holds a whole pool in memory holds it there.
+
+    It reserves nothing. If its process dies it is called again, so it must not mind.
+
+    Args:
+        function: What to call; importable.
+        *arguments: What with; picklable.
+        label: What is being done, for messages.
+        tick: Called every second meanwhile.
+
+    Raises:
+        FddError: What the function raised.
+        StageError: If it raised anything else, or its process died again and again.
+    """
+    import ray
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    remote: Any = ray.remote(num_cpus=0, max_retries=_ASIDE_TRIES)(_call)
+    reference = remote.options(label_selector=here).remote(function, arguments)
+    while not ray.wait([reference], timeout=_TICK_S)[0]:
+        tick()
+    try:
+        result: T = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise _explained(error, label) from None
+    return result
+
+
+def _call(function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    return function(*arguments)
 
 
 def _results(
@@ -135,9 +170,10 @@ def _explained(error: BaseException, label: str) -> BaseException:
     """The error of ours inside the wrappers that Ray puts around it, or one that says where Ray failed."""
     inner: BaseException | None = error
     while inner is not None:
-        if isinstance(inner, FddError):
+        cause = getattr(inner, "cause", None)
+        if isinstance(inner, FddError) and cause is None:  # Ray's wrapper passes for what it wraps
             return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
+        inner = cause or inner.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     failure = StageError(
         f"{label}: Ray Data failed: {lines[-1][:300] if lines else type(error).__name__}. What was written is"

@@ -18,24 +18,22 @@ def distill(workshop: Workshop, rounds: int) -> None:
         rounds: Feedback rounds after the initialisation.
     """
     problems = workshop.problems()
-    workshop.score(None, None, [], problems)
+    workshop.score(None, None, problems, pool=False)
 
     # Initialise: verified rationales for the seed problems, and a first student.
     taught = workshop.teach(problems)
-    pool = list(problems.seeds)
     curated: list[Manifest] = []
     split: Manifest | None = None
     student = workshop.finetune(0, taught, curated, None)
-    scored = workshop.score(0, student, pool, problems)
+    scored = workshop.score(0, student, problems)
 
     for round in range(1, rounds + 1):
         # Feedback: what the student solves is easy, what it fails is hard.
-        split = workshop.split(round, scored, pool, split, taught, curated)
+        split = workshop.split(round, scored, problems, split, taught, curated)
         # Synthesise: complex variations of easy problems, similar ones to hard problems.
         variations = workshop.synthesise(round, split, problems)
         accepted = workshop.curate(round, split, variations, curated, problems)
         # Enrich the pool and the distillation set, fine-tune again, and look at the student anew.
-        pool += workshop.accepted(accepted)
         curated.append(accepted)
         student = workshop.finetune(round, taught, curated, student, scored)
-        scored = workshop.score(round, student, pool, problems)
+        scored = workshop.score(round, student, problems, curated)

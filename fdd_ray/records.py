@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
@@ -362,6 +363,13 @@ def _revive(annotation: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(annotation):
         return from_mapping(typing.cast(type, annotation), value)
     return value
+
+
+def to_tables(rows: Iterable[Any], row_type: type, size: int = 2048) -> Iterator[pa.Table]:
+    """Arrow tables of ``size`` rows each, made as they are asked for."""
+    stream = iter(rows)
+    while batch := list(itertools.islice(stream, size)):
+        yield to_table(batch, row_type)
 
 
 def from_table(table: pa.Table, row_type: type[R]) -> list[R]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,10 @@ from typing import Any
 from fdd_ray.cluster import progress_board
 from fdd_ray.engines.base import EngineSettings, resolve_model
 from fdd_ray.experiment import Experiment
+from fdd_ray.flow import aside
+from fdd_ray.pool import pool_problems
 from fdd_ray.progress import Reporter
 from fdd_ray.prompts import load_prompts
-from fdd_ray.records import Curated, Problem, from_table, schema_of
 from fdd_ray.resources import Resources, Work
 from fdd_ray.settings import to_plain
 from fdd_ray.stages import curate, feedback, finetune, score, synthesise, teach
@@ -62,11 +64,10 @@ _NOT_THE_RESULT = (
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-    """The seed problems and the benchmarks of a run."""
+    """The seed problems and the benchmarks of a run: where they lie."""
 
     manifest: Manifest
-    seeds: tuple[Problem, ...]
-    benchmarks: Mapping[str, tuple[Problem, ...]]
+    benchmarks: tuple[str, ...]
 
     @property
     def seed_file(self) -> str:
@@ -130,8 +131,7 @@ class Workshop:
                 )
 
         manifest = self._once("problems", 0, depends_on, work)
-        benchmarks = {name: self._read(manifest, load.benchmark_file(name)) for name in experiment.benchmarks}
-        return Problems(manifest, self._read(manifest, load.POOL_FILE), benchmarks)
+        return Problems(manifest, tuple(experiment.benchmarks))
 
     def teach(self, problems: Problems) -> Manifest:
         """Rationales for the seed problems, from the teacher or the data set."""
@@ -203,11 +203,16 @@ class Workshop:
             depends_on |= {"mix": to_plain(experiment.mix), "inputs": [*depends_on["inputs"], own.fingerprint]}
 
         def work(folder: StageFolder) -> StageResult:
-            examples = finetune.gather_examples(taught.outputs, [path for m in curated for path in m.outputs])
-            if own is not None:
-                examples += finetune.own_examples(
-                    own.outputs, examples, experiment.mix, subject=score.POOL, seed=experiment.seed, round=round
-                )
+            self._resources.start_ray()
+            mixed = (own.outputs, experiment.mix) if own is not None else ()
+            written = aside(
+                functools.partial(finetune.write_examples, subject=score.POOL, seed=experiment.seed),
+                folder,
+                taught.outputs,
+                _outputs(curated),
+                *mixed,
+                label=folder.label,
+            )
             with (
                 self.reporter.stage(folder.label, "steps") as progress,
                 self._resources.training(progress.waiting),
@@ -216,7 +221,7 @@ class Workshop:
                 trained = train(
                     settings,
                     base_model=base,
-                    examples=[finetune.write_examples(folder, examples)],
+                    examples=[written.path],
                     prompts=experiment.prompts,
                     output=folder.file(finetune.STUDENT),
                     work_dir=folder.file("checkpoints"),
@@ -228,14 +233,28 @@ class Workshop:
                     watch=self._resources.require_budget,
                 )
                 progress.update(trained.steps)
-            return finetune.result_of(examples, trained)
+            return finetune.result_of(written, trained)
 
         return self._once("finetune", round, depends_on, work)
 
     def score(
-        self, round: int | None, student: Manifest | None, pool: Sequence[Problem], problems: Problems
+        self,
+        round: int | None,
+        student: Manifest | None,
+        problems: Problems,
+        curated: Sequence[Manifest] = (),
+        *,
+        pool: bool = True,
     ) -> Manifest:
-        """Let a student attempt the benchmarks and, if given, the pool; ``student`` None is the base."""
+        """Let a student attempt the benchmarks and the pool.
+
+        Args:
+            round: The round; None for the base student.
+            student: The stage that made it; None for the base student.
+            problems: The seed problems and the benchmarks.
+            curated: What each round so far accepted into the pool.
+            pool: Whether the pool is attempted.
+        """
         experiment = self.experiment
         depends_on = self._common() | {
             "score": experiment.score.depends_on(),
@@ -243,10 +262,10 @@ class Workshop:
             "student": _model(experiment.student),
             "inputs": [problems.manifest.fingerprint] + ([student.fingerprint] if student else []),
         }
-        subjects: dict[str, Sequence[Problem]] = {score.POOL: pool} if pool else {}
-        subjects |= problems.benchmarks
 
         def work(folder: StageFolder) -> StageResult:
+            subjects = {score.POOL: pool_problems(problems.seed_file, _outputs(curated))} if pool else {}
+            subjects |= {name: pool_problems(path, ()) for name, path in problems.benchmark_files.items()}
             with self.reporter.stage(folder.label) as progress:
                 tasks = score.write_tasks(folder, subjects)
                 self._resources.student.use(student_of(student) if student else experiment.student.model)
@@ -266,7 +285,7 @@ class Workshop:
         self,
         round: int,
         scored: Manifest,
-        pool: Sequence[Problem],
+        problems: Problems,
         previous: Manifest | None,
         taught: Manifest,
         curated: Sequence[Manifest],
@@ -280,24 +299,21 @@ class Workshop:
             "feedback": _without(to_plain(experiment.feedback), "exact"),
             "inputs": [manifest.fingerprint for manifest in (scored, *([previous] if previous else []), *had)],
         }
-        by_id = {problem.id: problem for problem in pool}
-        return self._once(
-            "split",
-            round,
-            depends_on,
-            lambda folder: feedback.split(
-                folder,
-                scored.outputs,
-                by_id,
+
+        def work(folder: StageFolder) -> StageResult:
+            self._resources.start_ray()
+            split = functools.partial(
+                feedback.split_files,
                 settings=experiment.feedback,
                 round=round,
                 seed=experiment.seed,
                 subject=score.POOL,
                 previous=previous.outputs if previous else (),
                 taught=taught.outputs,
-                curated=[path for manifest in curated for path in manifest.outputs],
-            ),
-        )
+            )
+            return aside(split, folder, scored.outputs, problems.seed_file, _outputs(curated), label=folder.label)
+
+        return self._once("split", round, depends_on, work)
 
     def synthesise(self, round: int, split: Manifest, problems: Problems) -> Manifest:
         """New problems with sampled solutions: complex ones from easy parents, similar ones from hard."""
@@ -348,7 +364,7 @@ class Workshop:
                     folder,
                     variations.outputs,
                     pool=[problems.seed_file],
-                    accepted=[path for manifest in curated for path in manifest.outputs],
+                    accepted=_outputs(curated),
                     benchmarks=problems.benchmark_files,
                     settings=self.experiment.curate,
                     quotas=quotas,
@@ -362,17 +378,6 @@ class Workshop:
             curate.require_all(manifest, settings.new_problems)
         return manifest
 
-    def accepted(self, curated: Manifest) -> list[Problem]:
-        """The problems that a curate stage accepted into the pool; more rationales for old ones are none."""
-        table = files.read_tables(curated.outputs, schema_of(Curated))
-        return [
-            Problem(
-                row.problem_id, row.question, row.answer, row.origin, f"round {row.round}", row.parent_id, row.round
-            )
-            for row in from_table(table, Curated)
-            if row.outcome == "kept" and row.origin != "seed"
-        ]
-
     # -- wiring ---------------------------------------------------------------------------------
 
     def _common(self) -> dict[str, Any]:
@@ -383,13 +388,14 @@ class Workshop:
     def _once(self, stage: str, round: int | None, depends_on: Mapping[str, Any], work: Work) -> Manifest:
         return self.run.once(stage, round, depends_on, self._resources.metered(work))
 
-    def _read(self, manifest: Manifest, name: str) -> tuple[Problem, ...]:
-        return tuple(from_table(files.read_tables([files.join(manifest.path, name)], schema_of(Problem)), Problem))
-
 
 def student_of(finetuned: Manifest) -> str:
     """The folder of the student that a finetune stage made."""
     return files.join(finetuned.path, str(finetuned.summary["student"]))
+
+
+def _outputs(stages: Sequence[Manifest]) -> list[str]:
+    return [path for manifest in stages for path in manifest.outputs]
 
 
 def _model(settings: EngineSettings | None) -> dict[str, Any]:

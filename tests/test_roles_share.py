@@ -59,7 +59,7 @@ def test_teacher_student_and_training_take_turns_on_one_gpu() -> None:
         assert teacher is not None
         problems = workshop.problems()
         begun = time.monotonic()
-        scored = workshop.score(None, None, [], problems)
+        scored = workshop.score(None, None, problems, pool=False)
         assert scored.counts.rows == 8 and scored.counts.failed == 0
         assert (student.placed, teacher.placed) == (1, 0)
         taught = workshop.teach(problems)
@@ -156,7 +156,7 @@ def test_engines_beyond_the_least_leave_the_last_cpu_to_the_rows() -> None:
         taught = workshop.teach(problems)
         assert taught.counts.kept > 12 and taught.counts.failed == 0
         assert resources.teacher is not None and resources.teacher.placed == 1
-        scored = workshop.score(None, None, [], problems)
+        scored = workshop.score(None, None, problems, pool=False)
         assert scored.counts.failed == 0
 
 

@@ -10,7 +10,9 @@ names. What it says depends on the weights, the prompt and the seed alone, never
 
 ``engine_args``: ``right``, the share of solutions that are right (default 0.95 for a model whose name ends
 in teacher, 0.3 for any other without a ``simulated.json``); ``seconds``, the mean time of a request, and
-``spread``, its relative standard deviation; ``calls``, a folder in which each process appends a line
+``spread``, its relative standard deviation; ``slots``, how many requests it works on at once, as ``max_num_seqs`` is for
+vLLM (default: all); ``profile``, a JSON file with ``slots`` and recorded ``seconds`` of requests to draw from, in place
+of these three; ``stretch``, by which times are multiplied; ``calls``, a folder in which each process appends a line
 ``time key`` for every request it was asked, before it answers; ``dies_after``, requests after which the
 process ends as a broken engine does; ``poison``, words at which it does so; ``reloads``, false for an engine
 that refuses other weights.
@@ -19,6 +21,7 @@ that refuses other weights.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import math
@@ -38,7 +41,7 @@ from fdd_ray.tiny.grammar import Story, sample_cast
 from fdd_ray.tiny.parse import parse_story
 from fdd_ray.tiny.variations import complexify, similar
 
-_ARGUMENTS: Final = {"right", "seconds", "spread", "calls", "dies_after", "poison", "reloads"}
+_ARGUMENTS: Final = {"right", "seconds", "spread", "slots", "profile", "stretch", "calls", "dies_after", "poison", "reloads"}
 
 
 class SimulatedEngine:
@@ -62,6 +65,11 @@ class SimulatedEngine:
         self._right: float | None = arguments.get("right")
         self._seconds = float(arguments.get("seconds", 0.0))
         self._spread = float(arguments.get("spread", 0.0))
+        profile = _read_profile(arguments["profile"]) if "profile" in arguments else {}
+        self._recorded: list[float] = profile.get("seconds", [])
+        slots = profile.get("slots", arguments.get("slots"))
+        self._slots = asyncio.Semaphore(slots) if slots else contextlib.nullcontext()
+        self._stretch = float(arguments.get("stretch", 1.0))
         self._dies_after: int | None = arguments.get("dies_after")
         self._poison: str | None = arguments.get("poison")
         self._reloads = bool(arguments.get("reloads", True))
@@ -87,9 +95,9 @@ class SimulatedEngine:
             self._on_death(RuntimeError("told to end"))
         rng = random.Random(stable_seed(self._weights, prompt, sampling.seed, sampling.temperature))
         samples = tuple(_sample(self._write(prompt, rng), sampling.max_tokens) for _ in range(sampling.n))
-        if self._seconds:
-            sigma = math.sqrt(math.log1p(self._spread**2))
-            await asyncio.sleep(self._seconds * random.lognormvariate(-sigma * sigma / 2, sigma))
+        if self._seconds or self._recorded:
+            async with self._slots:
+                await asyncio.sleep(self._duration() * self._stretch)
         return Reply(samples, len(prompt.split()))
 
     async def reload(self, weights: str) -> None:
@@ -104,6 +112,13 @@ class SimulatedEngine:
                 self._on_death(refusal)
             raise refusal
         self._use(weights)
+
+    def _duration(self) -> float:
+        """Seconds that a request takes; times are drawn afresh, for they are no part of what is said."""
+        if self._recorded:
+            return random.choice(self._recorded)
+        sigma = math.sqrt(math.log1p(self._spread**2))
+        return self._seconds * random.lognormvariate(-sigma * sigma / 2, sigma)
 
     def _use(self, weights: str) -> None:
         self._weights = weights
@@ -130,6 +145,21 @@ class SimulatedEngine:
             right = answer is not None and rng.random() < self._share
             return f"{story.program()}\n#### {answer if right else (answer or 0) + 1 + rng.randrange(9)}"
         return story.program() if rng.random() < self._share else _slip(story, rng)
+
+
+def _read_profile(path: str) -> dict[str, Any]:
+    """A recorded profile: how many requests were worked on at once, and how long each took."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        seconds = [float(value) for value in found["seconds"]]
+        if not seconds or min(seconds) <= 0 or int(found["slots"]) < 1:
+            raise ValueError("it needs slots from 1 and seconds above 0")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"engine_args.profile {path} is no profile ({error}); it is JSON with slots and seconds, such as"
+            " benchmarks/scale.py --record writes"
+        ) from error
+    return {"slots": int(found["slots"]), "seconds": seconds}
 
 
 def call_key(weights: str, prompt: str, seed: int | None) -> str:

@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Final
 
 from fdd_ray.errors import ProblemsError
@@ -23,6 +23,7 @@ from fdd_ray.problems.svamp import read_svamp
 from fdd_ray.problems.tables import read_csv, read_jsonl, read_parquet
 from fdd_ray.problems.tiny import read_tiny
 from fdd_ray.records import Problem, Rejection, stable_seed
+from fdd_ray.store.ids import IdSet
 
 Reader = Callable[[IO[bytes], str], Iterator[Problem | Rejection]]
 TableReader = Callable[[IO[bytes], str, Mapping[str, str]], Iterator[Problem | Rejection]]
@@ -62,16 +63,47 @@ class LoadedProblems:
         return dict(Counter(rejection.reason for rejection in self.rejections).most_common())
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A problem whose question was read before."""
+
+    problem: Problem
+
+
 def load_problems(settings: Sequence[SourceSettings], *, seed: int, name: str) -> LoadedProblems:
+    """Read all sources of a pool or benchmark, one after the other, into memory; see `iter_problems`."""
+    problems: dict[str, Problem] = {}
+    rejections: list[Rejection] = []
+    read = 0
+    for row in iter_problems(settings, seed=seed, name=name):
+        read += 1
+        if isinstance(row, Problem):
+            problems[row.id] = row
+        elif isinstance(row, Repeated):
+            earlier = problems[row.problem.id]
+            rejections.append(duplicate(row.problem, earlier.source, earlier.answer))
+        else:
+            rejections.append(row)
+    duplicates = sum(rejection.reason == "duplicate" for rejection in rejections)
+    return LoadedProblems(tuple(problems.values()), tuple(rejections), read, duplicates)
+
+
+def iter_problems(
+    settings: Sequence[SourceSettings], *, seed: int, name: str
+) -> Generator[Problem | Rejection | Repeated]:
     """Read all sources of a pool or benchmark, one after the other.
 
-    The first of several rows with one question is kept; the others are rejected as duplicates, also across
-    sources. A limit counts usable problems: with 100 of them found, the rest of the source is not read.
+    The first of several rows with one question is kept; the others are repeated, also across sources. A limit
+    counts usable problems: with 100 of them found, the rest of the source is not read. What is kept in memory of
+    a row is its id; a source that is shuffled is held whole.
 
     Args:
         settings: The sources.
         seed: The seed of the run; it decides the order of sources that are shuffled.
         name: What is loaded, such as ``pool``; it is in messages, and two names are shuffled differently.
+
+    Yields:
+        What became of each row, in the order of the sources: a problem, a rejection, or a repeated problem.
 
     Raises:
         ProblemsError: If a source cannot be read, or has no usable problem.
@@ -79,24 +111,30 @@ def load_problems(settings: Sequence[SourceSettings], *, seed: int, name: str) -
     """
     if not settings:
         raise ProblemsError(f"{name} has no source; give at least one with a format")
-    problems: dict[str, Problem] = {}
-    rejections: list[Rejection] = []
-    read = 0
+    seen = IdSet()
     for position, source in enumerate(settings):
-        kept, rejected = len(problems), len(rejections)
+        kept, rejected = len(seen), _Rejected()
         try:
             with closing(read_problems(source)) as stream:
                 rows: Iterable[Problem | Rejection] = stream
                 if source.shuffle:
                     rows = list(stream)
                     random.Random(stable_seed("shuffle", seed, name, position)).shuffle(rows)
-                read += _gather(rows, source.limit, problems, rejections)
+                for row in rows:
+                    if isinstance(row, Rejection):
+                        rejected.add(row)
+                        yield row
+                    elif seen.add(row.id):
+                        yield row
+                    else:
+                        rejected.repeated = True
+                        yield Repeated(row)
+                    if source.limit is not None and len(seen) - kept >= source.limit:
+                        break
         except ProblemsError as error:
             raise ProblemsError(f"{name}: {error}") from error
-        if len(problems) == kept:
-            _refuse_if_useless(source, rejections[rejected:], name)
-    duplicates = sum(rejection.reason == "duplicate" for rejection in rejections)
-    return LoadedProblems(tuple(problems.values()), tuple(rejections), read, duplicates)
+        if len(seen) == kept:
+            rejected.refuse_if_useless(source, name)
 
 
 def read_problems(source: SourceSettings) -> Generator[Problem | Rejection]:
@@ -118,47 +156,36 @@ def read_problems(source: SourceSettings) -> Generator[Problem | Rejection]:
                 ) from error
 
 
-def _gather(
-    rows: Iterable[Problem | Rejection],
-    limit: int | None,
-    problems: dict[str, Problem],
-    rejections: list[Rejection],
-) -> int:
-    """Sort rows into problems (by id) and rejections until ``limit`` new problems are there; count them."""
-    read = 0
-    wanted = None if limit is None else len(problems) + limit
-    for row in rows:
-        read += 1
-        if isinstance(row, Rejection):
-            rejections.append(row)
-        elif (earlier := problems.get(row.id)) is not None:
-            rejections.append(_duplicate(row, earlier))
-        else:
-            problems[row.id] = row
-        if wanted is not None and len(problems) >= wanted:
-            break
-    return read
-
-
-def _duplicate(problem: Problem, earlier: Problem) -> Rejection:
+def duplicate(problem: Problem, source: str, answer: str) -> Rejection:
+    """The rejection of a problem that was read before, from ``source`` and with ``answer``."""
     file, place = re.split(r"[:#](?=[0-9]+$)", problem.source)
-    detail = f"the same question as {earlier.source}"
-    if problem.answer != earlier.answer:
-        detail += f", but the answer is {problem.answer[:30]!a}, not {earlier.answer[:30]!a}"
+    detail = f"the same question as {source}"
+    if problem.answer != answer:
+        detail += f", but the answer is {problem.answer[:30]!a}, not {answer[:30]!a}"
     return Rejection(file, int(place), "duplicate", detail)
 
 
-def _refuse_if_useless(source: SourceSettings, rejections: Sequence[Rejection], name: str) -> None:
-    """Raise unless the source merely repeats earlier ones."""
-    where = source.path or source.format
-    if not rejections:
-        raise ProblemsError(f"{name}: {where} has no rows; check that it is the right file")
-    counts = Counter(rejection.reason for rejection in rejections)
-    if counts["duplicate"]:
-        return
-    first = rejections[0]
-    seen = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-    raise ProblemsError(
-        f"{name}: {where} has no usable problem in {len(rejections)} rows ({seen}); the first is "
-        f"{first.file}:{first.line}: {first.detail}; check format: {source.format} and its settings"
-    )
+@dataclass
+class _Rejected:
+    """What was rejected of one source."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: Rejection | None = None
+    repeated: bool = False
+
+    def add(self, rejection: Rejection) -> None:
+        self.counts[rejection.reason] += 1
+        self.first = self.first or rejection
+
+    def refuse_if_useless(self, source: SourceSettings, name: str) -> None:
+        """Raise unless the source merely repeats earlier ones."""
+        where = source.path or source.format
+        if self.repeated:
+            return
+        if self.first is None:
+            raise ProblemsError(f"{name}: {where} has no rows; check that it is the right file")
+        seen = ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common())
+        raise ProblemsError(
+            f"{name}: {where} has no usable problem in {self.counts.total()} rows ({seen}); the first is "
+            f"{self.first.file}:{self.first.line}: {self.first.detail}; check format: {source.format} and its settings"
+        )

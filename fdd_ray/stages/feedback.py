@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fdd_ray.errors import StageError
 from fdd_ray.policy import FeedbackSettings, draw_requests, group_parents, shares_of
+from fdd_ray.pool import pool_problems
 from fdd_ray.records import Attempt, Curated, Feedback, Problem, Request, Taught, schema_of, to_table
 from fdd_ray.store import files
 from fdd_ray.store.run import Counts, StageFolder, StageResult
+
+
+def split_files(
+    folder: StageFolder, attempts: Sequence[str], seeds: str, curated: Sequence[str], **further: Any
+) -> StageResult:
+    """`split` with the pool read from its files; to be called in a process of its own, for it holds all of it."""
+    pool = {problem.id: problem for problem in pool_problems(seeds, curated)}
+    return split(folder, attempts, pool, curated=curated, **further)
 
 
 def split(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fdd_ray.reasoning.rationales import RIGHT, distinct_rationales, rationale_in
 from fdd_ray.records import (
@@ -17,7 +17,6 @@ from fdd_ray.records import (
     from_table,
     schema_of,
     stable_seed,
-    to_table,
 )
 from fdd_ray.settings import setting
 from fdd_ray.store import files
@@ -106,24 +105,64 @@ def _examples(
     ]
 
 
-def write_examples(folder: StageFolder, examples: Iterable[Example]) -> str:
-    """Write the distillation set into the stage's folder and return the file."""
-    return folder.write(EXAMPLES, to_table(examples, Example))
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """A distillation set that was written.
+
+    Attributes:
+        path: The Parquet file.
+        examples: How many pairs are in it.
+        origins: How many of them, written by the teacher, belong to problems of each origin.
+        own: How many the student wrote itself.
+    """
+
+    path: str
+    examples: int
+    origins: dict[str, int]
+    own: int
 
 
-def result_of(examples: Sequence[Example], trained: FinetuneResult) -> StageResult:
+def write_examples(
+    folder: StageFolder,
+    taught: Sequence[str],
+    curated: Sequence[str],
+    attempts: Sequence[str] = (),
+    settings: MixSettings | None = None,
+    *,
+    subject: str = "",
+    seed: int = 0,
+) -> Written:
+    """Write the distillation set of a round into its folder; it is held in memory.
+
+    Args:
+        folder: Where it goes.
+        taught: Parquet files with the rationales of the seed problems.
+        curated: Parquet files of what each round accepted.
+        attempts: Parquet files with the student's attempts, of which right ones are mixed in.
+        settings: How many of them; None: none.
+        subject: Which of these attempts are those at the pool.
+        seed: Makes the draw among them repeatable.
+    """
+    examples = gather_examples(taught, curated)
+    origins = Counter(example.origin for example in examples)
+    given = len(examples)
+    if settings is not None:
+        examples += own_examples(attempts, examples, settings, subject=subject, seed=seed, round=folder.round or 0)
+    folder.write_rows(EXAMPLES, examples, Example)
+    return Written(folder.file(EXAMPLES), len(examples), dict(sorted(origins.items())), len(examples) - given)
+
+
+def result_of(written: Written, trained: FinetuneResult) -> StageResult:
     """The stage's account: every example was trained on, or rejected as too long."""
     too_long = trained.rejected_too_long
     rejected = {"too_long": too_long} if too_long else {}
-    origins = Counter(example.origin for example in examples if example.author == "teacher")
-    own = sum(example.author == "student" for example in examples)
     return StageResult(
-        Counts(len(examples), len(examples) - too_long, rejected, 0),
+        Counts(written.examples, written.examples - too_long, rejected, 0),
         (EXAMPLES,),
         summary={
             "student": STUDENT,
-            "origins": dict(sorted(origins.items())),
-            **({"own": own} if own else {}),
+            "origins": written.origins,
+            **({"own": written.own} if written.own else {}),
             **dataclasses.asdict(trained),
         },
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fdd_ray.curation.contamination import BenchmarkGuard, ContaminationSettings
 from fdd_ray.errors import ProblemsError
 from fdd_ray.problems import SourceSettings, load_problems
-from fdd_ray.records import Problem, Rejection, to_table
+from fdd_ray.problems.load import Repeated, duplicate, iter_problems
+from fdd_ray.records import Problem, Rejection, schema_of, to_table
+from fdd_ray.store import files
 from fdd_ray.store.run import Counts, StageFolder, StageResult, merge_counts
 
 POOL_FILE = "pool.parquet"
@@ -44,36 +46,62 @@ def load(
         ProblemsError: If a source cannot be read, or too few problems are left.
     """
     loaded = {name: load_problems(sources, seed=seed, name=f"benchmark {name}") for name, sources in benchmarks.items()}
-    found = load_problems(pool, seed=seed, name="pool")
-    guard = BenchmarkGuard({name: benchmark.problems for name, benchmark in loaded.items()}, contamination)
-    seeds: list[Problem] = []
-    rejections = list(found.rejections)
-    for problem in found.problems:
-        leak = guard.check(problem.question)
-        if leak is None:
-            seeds.append(problem)
-        else:
-            evidence = f"{leak.benchmark}:{leak.problem_id} {leak.measure:g}: {leak.span}"
-            file, _, line = problem.source.rpartition(":")
-            place = (file, int(line)) if line.isdecimal() else (problem.source, 0)
-            rejections.append(Rejection(*place, f"in_benchmark: {leak.reason}", evidence))
+    sieve = _Sieve(BenchmarkGuard({name: benchmark.problems for name, benchmark in loaded.items()}, contamination))
+    kept = folder.write_rows(POOL_FILE, sieve.usable(iter_problems(pool, seed=seed, name="pool")), Problem)
+    rejections = [*sieve.rejections, *_duplicates(folder.file(POOL_FILE), sieve)]
     folder.write(REJECTIONS_FILE, to_table(rejections, Rejection))
-    if len(seeds) < least:
+    if kept < least:
         raise ProblemsError(
-            f"the pool has {len(seeds)} usable problems, fewer than teach.min_kept = {least}"
-            f" ({len(found.problems) - len(seeds)} are too close to a benchmark, {len(found.rejections)} rows were"
+            f"the pool has {kept} usable problems, fewer than teach.min_kept = {least}"
+            f" ({len(sieve.leaked)} are too close to a benchmark, {len(rejections) - len(sieve.leaked)} rows were"
             f" rejected, see {folder.file(REJECTIONS_FILE)}); name more sources, lower teach.min_kept, or loosen"
             " decontaminate where pool and benchmark share their wording by design"
         )
-    folder.write(POOL_FILE, to_table(seeds, Problem))
-    accounts = [_account(len(seeds), rejections)]
+    accounts = [_account(kept, rejections)]
     for name, benchmark in loaded.items():
         folder.write(benchmark_file(name), to_table(benchmark.problems, Problem))
         folder.write(f"benchmark-{name}-rejections.parquet", to_table(benchmark.rejections, Rejection))
         accounts.append(_account(len(benchmark.problems), benchmark.rejections))
-    sizes = {"pool": len(seeds)} | {name: len(benchmark.problems) for name, benchmark in loaded.items()}
+    sizes = {"pool": kept} | {name: len(benchmark.problems) for name, benchmark in loaded.items()}
     summary = {"sizes": sizes, "pool": dataclasses.asdict(accounts[0])}
     return StageResult(merge_counts(accounts), (POOL_FILE,), summary=summary)
+
+
+class _Sieve:
+    """Lets usable problems through, one by one, and keeps what it holds back."""
+
+    def __init__(self, guard: BenchmarkGuard) -> None:
+        self._guard = guard
+        self.rejections: list[Rejection] = []
+        self.leaked: dict[str, Problem] = {}
+        self.repeated: list[Problem] = []
+
+    def usable(self, rows: Iterable[Problem | Rejection | Repeated]) -> Iterator[Problem]:
+        for row in rows:
+            if isinstance(row, Rejection):
+                self.rejections.append(row)
+            elif isinstance(row, Repeated):
+                self.repeated.append(row.problem)
+            elif (leak := self._guard.check(row.question)) is None:
+                yield row
+            else:
+                evidence = f"{leak.benchmark}:{leak.problem_id} {leak.measure:g}: {leak.span}"
+                file, _, line = row.source.rpartition(":")
+                place = (file, int(line)) if line.isdecimal() else (row.source, 0)
+                self.rejections.append(Rejection(*place, f"in_benchmark: {leak.reason}", evidence))
+                self.leaked[row.id] = row
+
+
+def _duplicates(pool: str, sieve: _Sieve) -> Iterator[Rejection]:
+    """The rejections of problems that repeat others, which are in the pool or were held back themselves."""
+    first = {id: (problem.source, problem.answer) for id, problem in sieve.leaked.items()}
+    wanted = {problem.id for problem in sieve.repeated} - first.keys()
+    if wanted:
+        for table in files.iter_tables([pool], schema_of(Problem), ["id", "source", "answer"]):
+            rows = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
+            first.update((id, (source, answer)) for id, source, answer in rows if id in wanted)
+    for problem in sieve.repeated:
+        yield duplicate(problem, *first[problem.id])
 
 
 def _account(kept: int, rejections: Sequence[Rejection]) -> Counts:

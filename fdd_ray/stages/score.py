@@ -8,6 +8,7 @@ do not vote; of answers with as many votes, the one that was given first wins, i
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,13 +19,15 @@ from fdd_ray.overseer import Overseer
 from fdd_ray.problems.steps import known_steps
 from fdd_ray.progress import StageProgress
 from fdd_ray.reasoning import RIGHT, canonical
-from fdd_ray.records import Attempt, Completion, Outcome, Problem, content_id, schema_of, stable_seed, to_table
+from fdd_ray.records import Attempt, Completion, Outcome, Problem, content_id, schema_of, stable_seed
 from fdd_ray.settings import setting, to_plain
 from fdd_ray.statistics import accuracy_of
 from fdd_ray.store import files
+from fdd_ray.store.ids import find, packed
 from fdd_ray.store.run import StageFolder, StageResult
 
 POOL = "pool"
+TASKS_FILE = "tasks.parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +132,9 @@ class ScoreRow(RowFunction[Task, Attempt]):
         )
 
 
-def write_tasks(folder: StageFolder, subjects: Mapping[str, Sequence[Problem]]) -> str:
+def write_tasks(folder: StageFolder, subjects: Mapping[str, Iterable[Problem]]) -> str:
     """Write what is to be attempted and return the file; ``subjects`` maps pool and benchmarks to problems."""
-    tasks = [
+    tasks = (
         Task(
             content_id("t", subject, problem.id),
             problem.id,
@@ -142,8 +145,9 @@ def write_tasks(folder: StageFolder, subjects: Mapping[str, Sequence[Problem]]) 
         )
         for subject, problems in subjects.items()
         for problem in problems
-    ]
-    return folder.write("tasks.parquet", to_table(tasks, Task))
+    )
+    folder.write_rows(TASKS_FILE, tasks, Task)
+    return folder.file(TASKS_FILE)
 
 
 def score(
@@ -164,27 +168,71 @@ def score(
     """
     function = ScoreRow(asking, settings)
     result = run_rows(function, [tasks], folder, flow, progress, overseer)
-    parts = [folder.file(name) for name in result.parts]
-    steps = {
-        row["id"]: row["steps"] for row in files.read_tables([tasks], schema_of(Task), ["id", "steps"]).to_pylist()
-    }
-    rows = files.read_tables(parts, schema_of(Attempt), ["id", "subject", "pass_rate", "majority"]).to_pylist()
+    found = _Tally(_Steps(tasks))
+    columns = ["id", "subject", "pass_rate", "majority"]
+    for table in files.iter_tables([folder.file(name) for name in result.parts], schema_of(Attempt), columns):
+        found.add(*(table.column(name).to_pylist() for name in columns))
     summary: dict[str, Any] = {
         **result.summary,
-        "accuracy": _grouped((row["subject"], row["pass_rate"]) for row in rows),
+        "accuracy": {subject: _accuracy(rates) for subject, rates in sorted(found.rates.items())},
+        "by_steps": {
+            subject: {str(steps): _accuracy(rates) for steps, rates in sorted(by_steps.items(), key=_text)}
+            for subject, by_steps in sorted(found.by_steps.items())
+        },
     }
-    by_steps = {
-        subject: _grouped(
-            (str(steps[row["id"]]), row["pass_rate"]) for row in rows
-            if row["subject"] == subject and steps[row["id"]] is not None
-        )
-        for subject in summary["accuracy"]
-    }  # fmt: skip
-    summary["by_steps"] = {subject: found for subject, found in by_steps.items() if found}
     if settings.majority is not None:
-        votes = ((row["subject"], float(bool(row["majority"]))) for row in rows if row["subject"] != POOL)
-        summary["majority"] = {"k": settings.majority, "accuracy": _grouped(votes)}
+        votes = {subject: _accuracy(rates) for subject, rates in sorted(found.votes.items())}
+        summary["majority"] = {"k": settings.majority, "accuracy": votes}
     return dataclasses.replace(result, summary=summary)
+
+
+class _Steps:
+    """How many steps each task takes, in little memory: there may be a million tasks."""
+
+    def __init__(self, tasks: str) -> None:
+        import numpy as np
+
+        ids, steps = [packed(())], [np.array([], dtype=np.int32)]
+        for table in files.iter_tables([tasks], schema_of(Task), ["id", "steps"]):
+            known = table.drop_null()
+            ids.append(packed(id.encode() for id in known.column("id").to_pylist()))
+            steps.append(np.array(known.column("steps").to_pylist(), dtype=np.int32))
+        found = np.concatenate(ids)
+        order = np.argsort(found)
+        self._ids, self._steps = found[order], np.concatenate(steps)[order]
+
+    def of(self, ids: Sequence[str]) -> list[int | None]:
+        """By task; None where it is not known."""
+        places = find(self._ids, packed(id.encode() for id in ids))
+        return [None if place < 0 else int(self._steps[place]) for place in places.tolist()]
+
+
+class _Tally:
+    """Pass rates by subject, and by number of steps, eight bytes each."""
+
+    def __init__(self, steps: _Steps) -> None:
+        self._steps = steps
+        self.rates: dict[str, array[float]] = {}
+        self.votes: dict[str, array[float]] = {}
+        self.by_steps: dict[str, dict[int, array[float]]] = {}
+
+    def add(
+        self, ids: Sequence[str], subjects: Sequence[str], rates: Sequence[float], votes: Sequence[bool | None]
+    ) -> None:
+        for subject, rate, vote, steps in zip(subjects, rates, votes, self._steps.of(ids), strict=True):
+            self.rates.setdefault(subject, array("d")).append(rate)
+            if subject != POOL:
+                self.votes.setdefault(subject, array("d")).append(float(bool(vote)))
+            if steps is not None:
+                self.by_steps.setdefault(subject, {}).setdefault(steps, array("d")).append(rate)
+
+
+def _accuracy(rates: Sequence[float]) -> dict[str, float]:
+    return dict(accuracy_of(rates)._asdict())
+
+
+def _text(item: tuple[int, object]) -> str:
+    return str(item[0])
 
 
 def majority_is_right(sampled: Sequence[Completion]) -> bool:
@@ -199,11 +247,3 @@ def majority_is_right(sampled: Sequence[Completion]) -> bool:
     if not votes:
         return False
     return verdicts[max(votes, key=lambda answer: votes[answer])] == RIGHT
-
-
-def _grouped(rows: Iterable[tuple[str, float]]) -> dict[str, dict[str, float]]:
-    """Accuracy by name, of (name, pass rate) pairs."""
-    found: dict[str, list[float]] = {}
-    for name, rate in rows:
-        found.setdefault(name, []).append(rate)
-    return {name: dict(accuracy_of(rates)._asdict()) for name, rates in sorted(found.items())}

@@ -142,19 +142,21 @@ async def take_solutions(
 ) -> StageResult:
     """Take the solutions that came with the data set as rationales, held to the same check."""
     checker = Checker(kind, checks)
-    rows = []
-    for problem in from_table(files.read_tables(problems, schema_of(Problem)), Problem):
-        if problem.solution is None:
-            rows.append(
-                Taught(
-                    problem.id, problem.question, problem.answer, kind, "rejected", "no_solution_given", (), (), 0, 0
-                )
-            )
-        else:
-            checked = await checker.check([Sample(problem.solution, "stop", 0)], problem.answer)
-            rows.append(_taught(problem, kind, 1, checked, 0))
-    folder.write("part-0.parquet", to_table(rows, Taught))
-    return StageResult(count_outcomes(Counter((row.outcome, row.reason) for row in rows)), ("part-0.parquet",))
+    tally: Counter[tuple[str, str]] = Counter()
+    parts = []
+    for number, table in enumerate(files.iter_tables(problems, schema_of(Problem))):
+        rows = [await _take(problem, checker, kind) for problem in from_table(table, Problem)]
+        tally.update((row.outcome, row.reason) for row in rows)
+        parts.append(f"part-{number}.parquet")
+        folder.write(parts[-1], to_table(rows, Taught))
+    return StageResult(count_outcomes(tally), tuple(parts))
+
+
+async def _take(problem: Problem, checker: Checker, kind: Kind) -> Taught:
+    if problem.solution is None:
+        return Taught(problem.id, problem.question, problem.answer, kind, "rejected", "no_solution_given", (), (), 0, 0)
+    checked = await checker.check([Sample(problem.solution, "stop", 0)], problem.answer)
+    return _taught(problem, kind, 1, checked, 0)
 
 
 def require_enough(taught: Manifest, settings: TeachSettings) -> None:

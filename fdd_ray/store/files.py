@@ -15,9 +15,10 @@ import os
 import posixpath
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from fdd_ray.errors import StoreError
 from fdd_ray.store.access import explained, filesystem_of, is_local
@@ -91,17 +92,27 @@ def create_bytes(path: str, data: bytes) -> bool:
 @contextlib.contextmanager
 def _temporary(path: str, data: bytes) -> Iterator[Path]:
     """A flushed file with ``data`` beside a local ``path``; gone again at the end."""
-    target = Path(path)
+    with _temporary_file(Path(path)) as (temporary, file):
+        file.write(data)
+        _flush(file)
+        yield temporary
+
+
+@contextlib.contextmanager
+def _temporary_file(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """An open file beside a local path; gone again at the end, if it was not moved."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
+            yield temporary, file
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_json(path: str, value: Any) -> None:
@@ -117,6 +128,55 @@ def write_table(path: str, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def write_tables(path: str, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write tables, as they come, as one Parquet file, durably; no more than a few row groups are held in memory.
+
+    Args:
+        path: The file.
+        tables: What goes into it, in order.
+        schema: What each of them holds.
+
+    Returns:
+        How many rows there were.
+    """
+    import pyarrow.parquet as pq
+
+    rows = 0
+    local = is_local(path)
+    with contextlib.ExitStack() as stack:
+        place = Path(path) if local else Path(stack.enter_context(tempfile.TemporaryDirectory())) / "table.parquet"
+        with explained("write", path):
+            temporary, file = stack.enter_context(_temporary_file(place))
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+            for table in _regrouped(tables, schema):
+                rows += table.num_rows
+                with explained("write", path):
+                    writer.write_table(table, row_group_size=_ROW_GROUP)
+        with explained("write", path):
+            _flush(file)
+            if local:
+                temporary.replace(path)
+            else:
+                filesystem, inner = filesystem_of(path)
+                filesystem.put_file(str(temporary), inner)
+    return rows
+
+
+def _regrouped(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The same rows in tables of whole row groups, but for the last."""
+    import pyarrow as pa
+
+    waiting = schema.empty_table()
+    for table in tables:
+        waiting = pa.concat_tables([waiting, table.cast(schema)])
+        whole = waiting.num_rows // _ROW_GROUP * _ROW_GROUP
+        if whole:
+            yield waiting.slice(0, whole)
+            waiting = waiting.slice(whole)
+    if waiting.num_rows:
+        yield waiting
 
 
 def append_line(path: str, line: str) -> None:
@@ -179,6 +239,20 @@ def read_tables(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str] 
         with open_parquet(path) as file:
             tables.append(pq.read_table(file, columns=schema.names, page_checksum_verification=True).cast(schema))
     return pa.concat_tables(tables)
+
+
+def iter_tables(paths: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """What `read_tables` reads, a row group at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    for path in paths:
+        with open_parquet(path) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            for group in range(parquet.metadata.num_row_groups):
+                yield parquet.read_row_group(group, columns=schema.names).cast(schema)
 
 
 def read_rows(path: str, start: int, stop: int, schema: pa.Schema) -> pa.Table:

@@ -25,11 +25,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fdd_ray import __version__
 from fdd_ray.errors import StoreError
+from fdd_ray.records import schema_of, to_tables
 from fdd_ray.store import aside, content, files
 from fdd_ray.store.fork import read_fork
 from fdd_ray.store.lease import Lease
@@ -101,6 +102,10 @@ class StageFolder:
         files.write_table(self.file(name), table)
         return self.file(name)
 
+    def write_rows(self, name: str, rows: Iterable[Any], row_type: type) -> int:
+        """Write rows into a file of the folder as they come; how many there were."""
+        return files.write_tables(self.file(name), to_tables(rows, row_type), schema_of(row_type))
+
     def note(self, event: str, **fields: Any) -> None:
         """Append an event of this stage to the ledger.
 
@@ -121,6 +126,7 @@ class Run:
         experiment: The resolved experiment as YAML. It is written down when the run is new and when a
             stage begins, so a command that is refused leaves what is written as it was.
         say: Told in words of what else people should know: waiting for a lease, copying stages.
+        finished: Told of each stage once it is done, whether now or before.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class Run:
         announce: Callable[[Manifest], None] | None = None,
         experiment: str = "",
         say: Callable[[str], None] | None = None,
+        finished: Callable[[Manifest], None] | None = None,
     ) -> None:
         self.directory = files.absolute(directory)
         self._say = say or (lambda text: None)
@@ -136,6 +143,7 @@ class Run:
         self.ledger = Ledger(self.directory, self._lease.check_known)
         self._experiment = experiment.encode()
         self._announce = announce or (lambda manifest: None)
+        self._finished = finished or (lambda manifest: None)
         self._told_of_fork = False
         self._fork = read_fork(self.directory)
 
@@ -206,8 +214,10 @@ class Run:
             done = self._done(folder, depends_on)
             if done is not None:
                 self._announce(done)
-                return done
-            return self._do(folder, depends_on, work)
+            else:
+                done = self._do(folder, depends_on, work)
+            self._finished(done)
+            return done
 
     def _done(self, folder: StageFolder, depends_on: Mapping[str, Any]) -> Manifest | None:
         """The manifest of a stage that is done here, or in the run that this one was forked from."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,3 +125,34 @@ def test_a_disk_without_hard_links_creates_too(tmp_path: Path, monkeypatch: pyte
     assert not files.create_bytes(str(tmp_path / "a"), b"2")
     files.copy(str(tmp_path / "a"), str(tmp_path / "b" / "c"))
     assert (tmp_path / "b" / "c").read_bytes() == b"1"
+
+
+def test_tables_are_written_as_they_come(root: str) -> None:
+    """As one file with whole row groups, whatever the sizes; it is read back in the same order."""
+    schema = pa.schema([("n", pa.int64())])
+    sizes = [0, 1, 3000, 2047, 5, 4096]
+    numbers = iter(range(sum(sizes)))
+    tables = (pa.table({"n": [next(numbers) for _ in range(size)]}, schema=schema) for size in sizes)
+    path = files.join(root, "folder", "many.parquet")
+    assert files.write_tables(path, tables, schema) == sum(sizes)
+    groups = [table.column("n").to_pylist() for table in files.iter_tables([path], schema)]
+    assert [len(group) for group in groups] == [2048] * 4 + [sum(sizes) - 4 * 2048]
+    assert [n for group in groups for n in group] == list(range(sum(sizes)))
+    assert files.whole_table(path)
+    assert files.write_tables(path, [], schema) == 0 == files.count_rows(path)
+    assert list(files.iter_tables([path], schema)) == []
+
+
+def test_a_stream_that_breaks_off_leaves_the_old_file(root: str) -> None:
+    schema = pa.schema([("n", pa.int64())])
+    path = files.join(root, "old.parquet")
+    files.write_tables(path, [pa.table({"n": [7]}, schema=schema)], schema)
+
+    def broken() -> Iterator[pa.Table]:
+        yield pa.table({"n": list(range(5000))}, schema=schema)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.write_tables(path, broken(), schema)
+    assert files.read_tables([path], schema).column("n").to_pylist() == [7]
+    assert files.list_names(root) == ["old.parquet"]
