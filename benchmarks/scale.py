@@ -43,11 +43,11 @@ from fdd_ray.store import files
 from fdd_ray.store.run import Run
 
 PROFILE = Path(__file__).parent / "profiles" / "tiny_teacher.json"
-_WATCH_S = 0.2
+_WATCH_S = 0.5
 
 
 class Watch:
-    """The most that this process, and Ray's object store, have held since `reset`."""
+    """The most that this process, any of Ray's workers, and Ray's object store have held since `reset`, in MiB."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -55,7 +55,7 @@ class Watch:
         self.reset()
 
     def reset(self) -> None:
-        self.driver = self.store = 0.0
+        self.driver = self.worker = self.store = 0.0
 
     def __enter__(self) -> Watch:
         threading.Thread(target=self._look, daemon=True).start()
@@ -69,6 +69,10 @@ class Watch:
 
         while not self._stop.wait(_WATCH_S):
             self.driver = max(self.driver, self._process.memory_info().rss / 2**20)
+            for process in self._process.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if process.name().startswith("ray::"):
+                        self.worker = max(self.worker, process.memory_info().rss / 2**20)
             with contextlib.suppress(Exception):  # Ray is not up yet, or not any more
                 total, free = ray.cluster_resources(), ray.available_resources()
                 used = total["object_store_memory"] - free.get("object_store_memory", 0.0)
@@ -147,7 +151,8 @@ def memory_case(work: Path, rows: int, options: argparse.Namespace) -> list[dict
                 {
                     "pool": rows, "stage": name, "rows": counted, "seconds": round(seconds, 1),
                     "rows/s": round(counted / seconds, 1), "driver MiB": round(watch.driver),
-                    "object store MiB": round(watch.store, 1), "files": number,
+                    "largest worker MiB": round(watch.worker), "object store MiB": round(watch.store, 1),
+                    "files": number,
                 }
             )  # fmt: skip
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)

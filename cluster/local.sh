@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A cluster of this one machine, with token authentication and the dashboard, to submit jobs to:
 #
-#   bash cluster/local.sh up
+#   bash cluster/local.sh up                                      # more options of `ray start` may follow
 #   bash cluster/local.sh submit                                  # jobs/tiny.yaml
 #   bash cluster/local.sh submit jobs/mine.yaml --set rounds=1
 #   bash cluster/local.sh down                                    # ends every Ray of yours on this machine
@@ -11,14 +11,18 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PWD/.venv/bin:$PATH
-export PATH RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+export PATH RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
+# Without it Ray takes 127.0.0.1 for this machine's address in the network, and only the dashboard keeps to itself.
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+# `ray job stop` ends the job after 3 s otherwise; rows in flight get flow.grace_s, 30 s.
+export RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-60}
 
 case ${1:-} in
 up)
-  ray get-auth-token --generate >/dev/null # in ~/.ray/auth_token, made once
+  (umask 077 && ray get-auth-token --generate >/dev/null) # in ~/.ray/auth_token, made once
   chmod 600 "$HOME/.ray/auth_token"
   ray start --head --node-ip-address=127.0.0.1 --port=6379 --dashboard-host=127.0.0.1 --dashboard-port=8265 \
-    --disable-usage-stats
+    --disable-usage-stats "${@:2}"
   ;;
 submit)
   shift

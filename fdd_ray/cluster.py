@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,24 +16,34 @@ from fdd_ray.errors import EngineError
 from fdd_ray.progress import Reporter, StageProgress
 from fdd_ray.store import files
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
 
 @contextlib.contextmanager
 def ray_session(reporter: Reporter) -> Iterator[None]:
     """Ray, joined or started; left again at the end if it was this call that came in.
 
     A cluster named by ``RAY_ADDRESS`` (set inside ``ray job submit``) or started on this machine with
-    ``ray start`` is joined; otherwise one is started here and ends with the run.
+    ``ray start`` is joined; otherwise one is started here, that only this machine reaches, and ends with the run.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
+    with _found(reporter) as address:
+        yield from _session(address, reporter)
+
+
+def _session(address: str | None, reporter: Reporter) -> Iterator[None]:
+    import ray
+
     begun = time.monotonic()
     # Ray's own processes warn on the terminal of things that nobody can act on, such as Ray Data's actors.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         context: Any = ray.init(
+            address,
             include_dashboard=False,
             log_to_driver=os.environ.get("FDD_RAY_WORKER_LOGS", "0") == "1",
             logging_level=logging.ERROR,
@@ -54,6 +65,52 @@ def ray_session(reporter: Reporter) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _found(reporter: Reporter) -> Iterator[str | None]:
+    """What `ray.init` is to be told: "local" to start a cluster, None to look for one as it does."""
+    from ray._private.utils import read_ray_address
+
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        yield None
+        return
+    noted = None if os.environ.get("RAY_ADDRESS") == "local" else read_ray_address(None)
+    host, _, port = (noted or "").rpartition(":")
+    if noted and not _listens(host, port):  # Ray would wait for it for two minutes, then fail
+        reporter.say(f"the cluster that `ray start` began here is gone ({noted}); this run starts one of its own")
+        noted = None
+    with _loopback() if not noted or host in _LOOPBACK else contextlib.nullcontext():
+        yield None if noted else "local"
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Keep to the loopback interface: by itself Ray listens to the network, without asking for a token.
+
+    Ray does this on desktops, where firewalls would ask about it. Elsewhere it takes 127.0.0.1 for the machine's
+    address in the network, and so would not even find a cluster that keeps to itself, as cluster/local.sh makes one.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, enabled = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+
+
+def _listens(host: str, port: str) -> bool:
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def interrupt_on_sigterm() -> None:

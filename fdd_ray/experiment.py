@@ -31,6 +31,7 @@ from fdd_ray.stages.score import POOL, ScoreSettings
 from fdd_ray.stages.synthesise import SynthesiseSettings
 from fdd_ray.stages.teach import TeachSettings
 from fdd_ray.store import files
+from fdd_ray.tracking import Tracker
 from fdd_ray.training.lora import require_peft
 from fdd_ray.training.settings import FinetuneSettings
 
@@ -71,6 +72,9 @@ class Experiment:
     check: CheckSettings = setting(factory=CheckSettings, help="How rationales are checked.")
     budget: BudgetSettings = setting(factory=BudgetSettings, help="Where the run stops, to go on when it is raised.")
     prices: PriceSettings = setting(factory=PriceSettings, help="What the cluster costs, for the account.")
+    track: tuple[Tracker, ...] = setting(
+        ("tensorboard",), "Where scores, rows and cost are shown beside the run directory: tensorboard, wandb, mlflow."
+    )
     flow: FlowSettings = setting(factory=FlowSettings, help="How rows travel through the cluster.")
 
     def __post_init__(self) -> None:

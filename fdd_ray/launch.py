@@ -14,12 +14,14 @@ from fdd_ray.engines.folders import parameters_of
 from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment, load_experiment
 from fdd_ray.loop import distill
+from fdd_ray.metrics import of_run
 from fdd_ray.progress import Reporter
 from fdd_ray.report.status import read_status
 from fdd_ray.report.table import rounds_table
 from fdd_ray.settings import to_plain
 from fdd_ray.store.fork import write_fork
 from fdd_ray.store.run import Manifest, Run
+from fdd_ray.tracking import Tracking
 from fdd_ray.workshop import Workshop
 
 _SMALL = 1_000_000_000
@@ -78,6 +80,18 @@ def _renamed(experiment: Experiment, fork: str) -> Experiment:
         raise ExperimentError(f"--fork {fork}: {error}") from error
 
 
+def _shown(experiment: Experiment) -> dict[str, str | int]:
+    """The settings by which runs are told apart at a tracking service."""
+    return {
+        "student": experiment.student.model,
+        "teacher": experiment.teacher.model if experiment.teacher else "",
+        "kind": experiment.kind,
+        "policy": experiment.feedback.policy,
+        "rounds": experiment.rounds,
+        "seed": experiment.seed,
+    }
+
+
 @contextlib.contextmanager
 def _workshop(
     experiment: Experiment, reporter: Reporter, *, start_early: bool = True, from_stage: str = ""
@@ -88,8 +102,16 @@ def _workshop(
         how = f"copied from {manifest.forked_from}" if manifest.forked_from else "done before, skipped"
         reporter.say(f"{manifest.label}: {how}")
 
+    tracking = Tracking(
+        experiment.track, experiment.directory, experiment.name, config=_shown(experiment), say=reporter.say
+    )
+
+    def finished(manifest: Manifest) -> None:
+        of_run(experiment.name).finished(manifest)
+        tracking.finished(manifest)
+
     plain = yaml.safe_dump(to_plain(experiment), sort_keys=False, allow_unicode=True)
-    with Run(experiment.directory, announce, plain, reporter.say) as run:
+    with Run(experiment.directory, announce, plain, reporter.say, finished) as run, tracking:
         if from_stage:
             reporter.say(f"set aside, to be done anew: {', '.join(run.set_aside(from_stage))}")
         with Workshop(experiment, run, reporter, start_early=start_early) as workshop:

@@ -52,6 +52,7 @@ class Overseer:
         costs: By role, what (prompt, completion) tokens cost.
         grace_s: Seconds that the rows in flight get after SIGTERM.
         say: Where to tell people what is going on.
+        tell: Told of tokens, as `spent` is, and of the money that they cost.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Overseer:
         *,
         grace_s: float = 30.0,
         say: Callable[[str], None] = lambda text: None,
+        tell: Callable[[str, int, int, float], None] = lambda role, prompt, completion, money: None,
     ) -> None:
         self.meter = meter or Meter(BudgetSettings())
         self._costs = costs or {}
         self._grace_s = grace_s
         self._say = say
+        self._tell = tell
         self._gate: Gate | None = None
         self._timer: threading.Timer | None = None
         self._in_rows = False
@@ -81,6 +84,7 @@ class Overseer:
         cost = self._costs.get(role)
         money = cost(prompt_tokens, completion_tokens) if cost is not None else 0.0
         self.meter.add(prompt_tokens + completion_tokens if role == TEACHER else 0, money)
+        self._tell(role, prompt_tokens, completion_tokens, money)
 
     @contextlib.contextmanager
     def brake(self, label: str) -> Iterator[Brake]:

@@ -19,11 +19,15 @@ class StageProgress:
     Args:
         label: How the stage is called.
         unit: What is counted (``rows``, ``steps``).
+        tell: Told of the unit and of how many more are finished.
     """
 
-    def __init__(self, label: str, unit: str = "rows") -> None:
+    def __init__(
+        self, label: str, unit: str = "rows", tell: Callable[[str, int], None] = lambda unit, count: None
+    ) -> None:
         self.label = label
         self.unit = unit
+        self._tell = tell
         self.total = 0
         self.done = 0
         self.resumed = 0
@@ -44,6 +48,7 @@ class StageProgress:
         """``done`` are done now."""
         if done != self.done:
             self.last_change = time.monotonic()
+            self._tell(self.unit, done - self.done)
         self.done, self.detail = done, detail or self.detail
 
     def waiting(self, detail: str) -> None:
@@ -71,6 +76,9 @@ class Reporter:
     Args:
         stream: Where to write; a terminal gets a line that is redrawn, anything else timed lines.
         clock: Seconds since the run began, for the stamp of each line.
+
+    Attributes:
+        tell: Told of the progress of every stage; see `StageProgress`.
     """
 
     def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] | None = None) -> None:
@@ -80,6 +88,7 @@ class Reporter:
         self._clock = clock or (lambda: time.monotonic() - begun)
         self._lock = threading.Lock()
         self._width = 0
+        self.tell: Callable[[str, int], None] = lambda unit, count: None
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -90,7 +99,7 @@ class Reporter:
     @contextlib.contextmanager
     def stage(self, label: str, unit: str = "rows") -> Iterator[StageProgress]:
         """Show the progress of a stage while the block runs, and its end when it succeeds."""
-        progress = StageProgress(label, unit)
+        progress = StageProgress(label, unit, self.tell)
         begun = time.monotonic()
         stop = threading.Event()
         thread = threading.Thread(target=self._watch, args=(progress, stop), name="progress", daemon=True)

@@ -2,7 +2,7 @@
 
 Ray starts when the first stage needs it; a run whose stages are all done needs none. Engines start when
 their role is first asked, and where there is room the other role's start beside them, so that loading
-overlaps with work.
+overlaps with work. A role that no stage has asked for its settings' ``idle_release_s`` gives its engines back.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from fdd_ray.budget import Meter
 from fdd_ray.checking import Asking
 from fdd_ray.cluster import ray_session
 from fdd_ray.engines.fleet import Fleet
-from fdd_ray.engines.placement import Place, Shape
+from fdd_ray.engines.placement import Place, Shape, has_gpus
 from fdd_ray.engines.room import claim, leave_room, room_for
 from fdd_ray.experiment import Experiment
+from fdd_ray.metrics import of_run
 from fdd_ray.overseer import Overseer
 from fdd_ray.progress import Reporter
 from fdd_ray.prompts import PromptSet
@@ -28,6 +29,8 @@ from fdd_ray.store.manifest import StageResult, Usage
 from fdd_ray.store.run import StageFolder
 from fdd_ray.store.spent import Spent
 from fdd_ray.training.fit import warm_up
+from fdd_ray.training.settings import FinetuneSettings
+from fdd_ray.visibility import require_visible
 
 Work = Callable[[StageFolder], StageResult]
 
@@ -59,23 +62,28 @@ class Resources:
         self.student = Fleet("student", experiment.student, run_id)
         asks_teacher = experiment.rounds > 0 or experiment.rationales == "teacher"
         self.teacher = Fleet("teacher", experiment.teacher, run_id) if experiment.teacher and asks_teacher else None
+        self._metrics = of_run(experiment.name)
+        reporter.tell = self._metrics.progressed
         self.overseer = Overseer(
             _meter(experiment, before),
             {fleet.role: fleet.settings.cost for fleet in self._fleets()},
             grace_s=experiment.flow.grace_s,
             say=reporter.say,
+            tell=self._metrics.spent,
         )
         self._prompts = prompts
         self._start_early = start_early
         self._stack = contextlib.ExitStack()
         self._ray_is_up = False
         self._training = (0.0, 0.0)
+        self._begun: float | None = None  # when the stage at work began
+        self._held: list[tuple[float, float, float]] = []  # engine-, CPU- and GPU-seconds of what it gave back
 
     def close(self) -> None:
         """Give everything back."""
         for fleet in self._fleets():
-            if fleet.started:
-                fleet.release()
+            fleet.release()
+            self._metrics.engines(fleet.role, 0)
         self._stack.close()
 
     def start_ray(self) -> None:
@@ -85,6 +93,7 @@ class Resources:
             self._stack.enter_context(ray_session(self.reporter))
             self._ray_is_up = True
             self.overseer.watch_for_sigterm()
+            require_visible(self.experiment.directory)
             if self._start_early:
                 warm_up()
 
@@ -99,7 +108,8 @@ class Resources:
         claim(lambda: fleet.has_least, fleet.shape(), others, report)
         if self._start_early and room_for(self._fleets(), self._rows()):
             for other in others:
-                other.start()
+                if other.settings.idle_release_s is None:  # others would only wait to be given back
+                    other.start()
         fleet.wait(report)
         leave_room(fleet, others, self._rows(), report)
         for note in fleet.notes:
@@ -108,52 +118,62 @@ class Resources:
         return Asking(fleet.client(), self._prompts, experiment.check, experiment.kind, experiment.seed)
 
     @contextlib.contextmanager
-    def training(self, report: Callable[[str], None]) -> Iterator[None]:
-        """Room on the cluster for the workers of a fine-tuning."""
+    def training(self, report: Callable[[str], None]) -> Iterator[FinetuneSettings]:
+        """Room on the cluster for the workers of a fine-tuning.
+
+        Yields:
+            Its settings, with the GPUs of a worker decided by the nodes that it may run on.
+
+        Raises:
+            EngineError: If that is not said, and cannot be seen either.
+        """
         self.start_ray()
-        settings = self.experiment.finetune
-        for shape in self._workers():
+        settings = self._finetune_settings()
+        for shape in _workers(settings):
             place = Place(shape)
             try:
                 claim(lambda place=place: place.placed, shape, self._fleets(), report)  # type: ignore[misc]
             finally:
                 place.free()  # Ray Train asks for a place of its own
-        gpus = self._gpus_per_worker()
-        self._training = (settings.workers[1] * settings.cpus_per_worker, settings.workers[1] * gpus)
+        gpus = settings.gpus_per_worker or 0.0
+        cpus, gpus = settings.workers[1] * settings.cpus_per_worker, settings.workers[1] * gpus
+        self._training = (cpus, gpus)
+        begun = time.monotonic()
         try:
-            yield
+            yield settings
         finally:
             self._training = (0.0, 0.0)
+            seconds = time.monotonic() - begun
+            self._held.append((0.0, cpus * seconds, gpus * seconds))
 
     def metered(self, work: Work) -> Work:
         """``work`` with its cost noted in its result; not begun if the budget is used up.
 
-        What is reserved is looked at when the stage ends; a stage that was resumed knows the tokens of all its
-        rows, but only the time since it was resumed.
+        What is reserved is looked at when the stage ends, beside the workers of a fine-tuning and what was given back
+        before; a stage that was resumed knows the tokens of all its rows, but only the time since it was resumed.
         """
 
         def run(folder: StageFolder) -> StageResult:
             meter = self.overseer.meter
             meter.require(folder.label)
-            begun = time.monotonic()
+            self._begun, self._held = time.monotonic(), []
             meter.begin(self._money_per_second)
             try:
-                result = work(folder)
+                with self._metrics.stage(folder.name, folder.round):
+                    result = work(folder)
             finally:
-                meter.end()
-            seconds = time.monotonic() - begun
-            engines, cpus, gpus = self._reserved()
+                engines, cpus, gpus = self._end_stage(time.monotonic() - self._begun)
             tokens_cost = sum(
                 fleet.settings.cost(counts.get("prompt", 0), counts.get("completion", 0))
                 for fleet in self._fleets()
                 for role, counts in result.tokens.items()
                 if role == fleet.role
             )
-            money = tokens_cost + self.experiment.prices.of(cpus * seconds, gpus * seconds)
+            money = tokens_cost + self.experiment.prices.of(cpus, gpus)
             usage = Usage(
-                engine_seconds=round(engines * seconds, 2),
-                cpu_seconds=round(cpus * seconds, 2),
-                gpu_seconds=round(gpus * seconds, 2),
+                engine_seconds=round(engines, 2),
+                cpu_seconds=round(cpus, 2),
+                gpu_seconds=round(gpus, 2),
                 money=round(money, 6),
             )
             return dataclasses.replace(result, usage=usage)
@@ -180,12 +200,24 @@ class Resources:
     def _fleets(self) -> list[Fleet]:
         return [self.student, *([self.teacher] if self.teacher else [])]
 
+    def _end_stage(self, seconds: float) -> tuple[float, float, float]:
+        """Engine-, CPU- and GPU-seconds of the stage that ends; nobody asks the roles until the next one does."""
+        reserved = self._reserved()
+        self.overseer.meter.end()
+        held, self._begun = self._held, None
+        engines, cpus, gpus = (sum(amounts) for amounts in zip((0.0, 0.0, 0.0), *held, strict=True))
+        self.overseer.meter.add(money=self.experiment.prices.of(cpus, gpus))
+        for fleet in self._fleets():
+            fleet.rest(self._given_back)
+        return reserved[0] * seconds + engines, reserved[1] * seconds + cpus, reserved[2] * seconds + gpus
+
     def _reserved(self) -> tuple[int, float, float]:
         """Engines, CPUs and GPUs that are reserved now."""
         engines, (cpus, gpus) = 0, self._training
         for fleet in self._fleets():
-            if fleet.started:
-                replicas = fleet.placed
+            replicas = fleet.placed if fleet.started else 0
+            self._metrics.engines(fleet.role, replicas)
+            if replicas:
                 engines += replicas
                 cpus += replicas * fleet.settings.cpus
                 gpus += replicas * fleet.gpus_per_replica()
@@ -200,18 +232,31 @@ class Resources:
         flow = self.experiment.flow
         return Shape(({"CPU": flow.map_actors[0] * flow.cpus_per_map_actor},))
 
-    def _workers(self) -> list[Shape]:
-        """What the workers of a fine-tuning need at least; nothing, if they reserve nothing."""
+    def _finetune_settings(self) -> FinetuneSettings:
+        """The settings of a fine-tuning, with the GPUs of a worker."""
         settings = self.experiment.finetune
-        each = {"CPU": settings.cpus_per_worker, "GPU": self._gpus_per_worker(), **settings.resources}
-        each = {name: amount for name, amount in each.items() if amount}
-        return [Shape((each,) * settings.workers[0], dict(settings.label_selector))] if each else []
+        gpus = settings.gpus_per_worker
+        if gpus is None:
+            gpus = float(has_gpus(settings.label_selector, "finetune.gpus_per_worker"))
+        return dataclasses.replace(settings, gpus_per_worker=gpus)
 
-    def _gpus_per_worker(self) -> float:
-        import ray
+    def _given_back(self, fleet: Fleet, engines: int) -> None:
+        """A role had nothing to do for long; what it held in the stage at work is still to be paid."""
+        self.reporter.say(
+            f"the {fleet.role} engines had nothing to do for {fleet.settings.idle_release_s:g} s: they are given back,"
+            " and start anew when asked"
+        )
+        self._metrics.engines(fleet.role, 0)
+        seconds = time.monotonic() - self._begun if self._begun is not None else 0.0
+        held = engines * seconds
+        self._held.append((held, held * fleet.settings.cpus, held * fleet.gpus_per_replica()))
 
-        given = self.experiment.finetune.gpus_per_worker
-        return given if given is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
+
+def _workers(settings: FinetuneSettings) -> list[Shape]:
+    """What the workers of a fine-tuning need at least; nothing, if they reserve nothing."""
+    each = {"CPU": settings.cpus_per_worker, "GPU": settings.gpus_per_worker or 0.0, **settings.resources}
+    each = {name: amount for name, amount in each.items() if amount}
+    return [Shape((each,) * settings.workers[0], dict(settings.label_selector))] if each else []
 
 
 def _meter(experiment: Experiment, before: Spent) -> Meter:

@@ -58,6 +58,7 @@ _NOT_THE_RESULT = (
     "label_selector",
     "checkpoint_steps",
     "max_failures",
+    "grow_after_s",
     "start_deadline_s",
 )
 
@@ -215,11 +216,11 @@ class Workshop:
             )
             with (
                 self.reporter.stage(folder.label, "steps") as progress,
-                self._resources.training(progress.waiting),
+                self._resources.training(progress.waiting) as placed,
                 progress_board(progress) as board,
             ):
                 trained = train(
-                    settings,
+                    placed,
                     base_model=base,
                     examples=[written.path],
                     prompts=experiment.prompts,

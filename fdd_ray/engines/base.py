@@ -66,7 +66,8 @@ class EngineSettings:
     )
     gpus_per_replica: int | None = setting(
         None,
-        "GPUs of one engine; default: tensor_parallel x pipeline_parallel if the cluster has GPUs, otherwise 0 (CPU).",
+        "GPUs of one engine; default: tensor_parallel x pipeline_parallel if nodes that are up have GPUs, otherwise 0"
+        " (CPU). Say it where nodes come only when asked for.",
         ge=0,
     )
     cpus_per_replica: float | None = setting(
@@ -115,6 +116,12 @@ class EngineSettings:
     engine_args: dict[str, Any] = setting(factory=dict, help="Further vLLM engine arguments, passed on as they are.")
     max_restarts: int = setting(20, "How often a dead engine is started again.", ge=0)
     start_deadline_s: float = setting(1800.0, "Seconds until the first replicas must serve.", gt=0)
+    idle_release_s: float | None = setting(
+        None,
+        "Seconds without a stage that asks them after which the engines are given back, so that an autoscaling cluster"
+        " can let their nodes go; they start anew when asked again. Default: kept while nobody else needs the room.",
+        gt=0,
+    )
     request_deadline_s: float = setting(
         900.0, "Seconds until a single request must be answered; waiting for a rate limit is not counted.", gt=0
     )

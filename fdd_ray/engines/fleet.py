@@ -3,7 +3,8 @@
 The driver owns a `Fleet`; rows ask through the `fdd_ray.engines.client.FleetClient` that it hands out. Every
 engine has a `fdd_ray.engines.placement.Place` on the cluster. All of ``replicas``' maximum are asked for; work
 starts when the minimum serves, and engines that find their place later get work from then on. What has found
-none yet can be given up (`shed`), what has can be given back (`release`): see `fdd_ray.engines.room`.
+none yet can be given up (`shed`), what has can be given back (`release`): see `fdd_ray.engines.room`. A fleet that
+is not asked for long gives itself back, if its settings say so (`rest`).
 
     fleet = Fleet("teacher", settings, run_id)
     fleet.start()
@@ -17,8 +18,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdd_ray.engines.base import EndpointError, EngineSettings
@@ -74,6 +76,8 @@ class Fleet:
         self.notes: tuple[str, ...] = ()
         self._limiter: Any = None
         self._shape: Shape | None = None
+        self._lock = threading.RLock()  # the timer's thread gives back, any other may be the driver's
+        self._timer: threading.Timer | None = None
 
     @property
     def started(self) -> bool:
@@ -91,37 +95,40 @@ class Fleet:
         return self.placed >= self.settings.replicas[0]
 
     def start(self) -> None:
-        """Ask the cluster for all replicas that there are not yet; returns at once.
+        """Ask the cluster for all replicas that there are not yet; returns at once. Ends a `rest`.
 
         Raises:
-            EngineError: If an engine goes over several nodes, and its weights cannot be read on all of them.
+            EngineError: If an engine goes over several nodes, and its weights cannot be read on all of them; or if
+                it cannot be told whether it has GPUs.
         """
-        missing = self.settings.replicas[1] - len(self._replicas)
-        if missing <= 0:
-            return
-        if not self._replicas:
-            self._shape = None  # the cluster may have other nodes by now
-        shape = self.shape()
-        if len(shape.bundles) > 1 and ("://" in self.weights and not self.weights.startswith("tiny://")):
-            raise EngineError(
-                f"{self.role}: an engine over several nodes reads its weights on each of them, and {self.weights} is"
-                " fetched on one only; give a hub id, or a folder on a file system that all nodes share"
-            )
-        if self.settings.endpoint is not None and self._limiter is None:
-            # Kept, because an actor ends with its last handle, and engines that die drop theirs.
-            self._limiter = self._limits()
-        self._replicas += [self._replica(Place(shape, self._name())) for _ in range(missing)]
+        with self._lock:
+            self._wake()
+            missing = self.settings.replicas[1] - len(self._replicas)
+            if missing <= 0:
+                return
+            if not self._replicas:
+                self._shape = None  # the cluster may have other nodes by now
+            shape = self.shape()
+            if len(shape.bundles) > 1 and ("://" in self.weights and not self.weights.startswith("tiny://")):
+                raise EngineError(
+                    f"{self.role}: an engine over several nodes reads its weights on each of them, and {self.weights}"
+                    " is fetched on one only; give a hub id, or a folder on a file system that all nodes share"
+                )
+            if self.settings.endpoint is not None and self._limiter is None:
+                # Kept, because an actor ends with its last handle, and engines that die drop theirs.
+                self._limiter = self._limits()
+            self._replicas += [self._replica(Place(shape, self._name())) for _ in range(missing)]
 
     def shape(self) -> Shape:
         """What one engine reserves on this cluster."""
         if self._shape is None:
-            gpus = self.gpus_per_replica()
+            gpus = gpus_of(self.settings, self.role)
             self._shape = shape_of(self.settings, gpus, goes_across(self.settings, gpus))
         return self._shape
 
     def gpus_per_replica(self) -> int:
-        """GPUs of one engine on this cluster."""
-        return gpus_of(self.settings)
+        """GPUs of one engine on this cluster; they stay as they are while any is asked for."""
+        return int(self.shape().total().get("GPU", 0))
 
     def wait(self, report: Callable[[str], None]) -> None:
         """Wait until the smallest allowed number of engines serves, and all that served before have the weights.
@@ -188,17 +195,39 @@ class Fleet:
         Args:
             only: Which, by their places; all of them by default.
         """
-        import ray
+        with self._lock:
+            going = [replica for replica in self._replicas if only(replica.place)]
+            self._replicas = [replica for replica in self._replicas if replica not in going]
+            if not self._replicas:
+                self._wake()
+            if going:
+                self._end(going)
 
-        going = [replica for replica in self._replicas if only(replica.place)]
-        self._replicas = [replica for replica in self._replicas if replica not in going]
-        # An engine without a place has no process yet, and nothing to close.
-        closing = [replica.actor.close.remote() for replica in going if replica.place.placed]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
-        for replica in going:
-            ray.kill(replica.actor)
-            replica.place.free()
+    def rest(self, report: Callable[[Fleet, int], None]) -> None:
+        """Nobody asks the engines for now: after ``idle_release_s`` they are given back, unless started again before.
+
+        Args:
+            report: Told of this fleet, and how many engines had a place, when that happens; in another thread.
+        """
+        with self._lock:
+            if self.settings.idle_release_s is not None and self._replicas and self._timer is None:
+                self._timer = threading.Timer(self.settings.idle_release_s, lambda: self._give_back(timer, report))
+                self._timer.daemon = True
+                timer = self._timer
+                timer.start()
+
+    def _give_back(self, timer: threading.Timer, report: Callable[[Fleet, int], None]) -> None:
+        with self._lock:
+            if self._timer is timer:  # not, if it went off while somebody started the engines again
+                self._timer = None
+                placed = self.placed
+                self.release()
+                report(self, placed)
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def shed(self) -> None:
         """Give up engines that have not found a place, so that they take none which somebody else needs."""
@@ -211,6 +240,17 @@ class Fleet:
             return False
         self.release(only=lambda place: place is placed[-1])
         return True
+
+    def _end(self, going: Sequence[_Replica]) -> None:
+        import ray
+
+        # An engine without a place has no process yet, and nothing to close.
+        closing = [replica.actor.close.remote() for replica in going if replica.place.placed]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
+        for replica in going:
+            ray.kill(replica.actor)
+            replica.place.free()
 
     def _reload(self, report: Callable[[str], None]) -> None:
         """Give engines that have other weights the ones that shall answer."""
@@ -288,6 +328,8 @@ class Fleet:
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=_MAX_CALLS,
+            # On the driver's node: on one that came for somebody else it would keep that from going again.
+            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
         )
         return actor_class.remote(self.settings.requests_per_minute, self.settings.tokens_per_minute)
 

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fdd_ray.engines.base import EngineSettings
+from fdd_ray.errors import EngineError
+from fdd_ray.labels import matches
 
 _LEAST_CPUS = 0.001  # Ray takes no bundle of nothing
 
@@ -51,15 +53,42 @@ class Shape:
         )
 
 
-def gpus_of(settings: EngineSettings) -> int:
-    """GPUs of one engine on this cluster."""
-    import ray
+def gpus_of(settings: EngineSettings, role: str) -> int:
+    """GPUs of one engine on this cluster.
 
+    Raises:
+        EngineError: If that is not said, and cannot be seen either.
+    """
     if settings.endpoint is not None:
         return 0
     if settings.gpus_per_replica is not None:
         return settings.gpus_per_replica
-    return settings.model_parallel if ray.cluster_resources().get("GPU", 0) > 0 else 0
+    return settings.model_parallel if has_gpus(settings.label_selector, f"{role}.gpus_per_replica") else 0
+
+
+def has_gpus(selector: Mapping[str, str], key: str) -> bool:
+    """Whether the nodes that something may run on have GPUs; those with its labels decide, if any is up.
+
+    An autoscaling cluster has no node at first, and Ray does not tell a driver of what kinds they would be: what
+    is meant to be on GPUs would be put on CPUs.
+
+    Args:
+        selector: The labels that are asked for.
+        key: The setting that says it instead.
+
+    Raises:
+        EngineError: If no node is up from which it could be told.
+    """
+    # A head that is there for Ray alone says nothing of the nodes that work.
+    if meant := [node for node in _nodes(selector) if selector or node.get("CPU", 0.0) or node.get("GPU", 0.0)]:
+        return any(node.get("GPU", 0.0) > 0 for node in meant)
+    if any(node.get("GPU", 0.0) > 0 for node in _nodes()):
+        return True
+    raise EngineError(
+        f"{key} is not given, and no node {f'with the labels {dict(selector)} ' if selector else 'with a CPU '}is up"
+        f" yet from which it could be told whether such nodes have GPUs; say how many each takes ({key}=1, or 0 for"
+        " CPUs)"
+    )
 
 
 def goes_across(settings: EngineSettings, gpus: int) -> bool:
@@ -102,16 +131,13 @@ class Place:
         self.group: Any = placement_group(
             [dict(bundle) for bundle in shape.bundles], strategy="PACK", name=name, bundle_label_selector=selectors
         )
-        self._placed = False
 
     @property
     def placed(self) -> bool:
-        """Whether the resources are there; once they are, they stay."""
-        if not self._placed:
-            from ray.util import placement_group_table
+        """Whether the resources are there; they stay, unless their node is lost, and are asked for again then."""
+        from ray.util import placement_group_table
 
-            self._placed = placement_group_table(self.group).get("state") == "CREATED"
-        return self._placed
+        return bool(placement_group_table(self.group).get("state") == "CREATED")
 
     def options(self) -> dict[str, Any]:
         """Ray's options of the actor that runs here. Over several nodes the GPUs are left to its workers."""
@@ -176,21 +202,6 @@ def cluster_shown() -> str:
     most = max((node.get("GPU", 0.0) for node in _nodes()), default=0.0)
     node = f", at most {most:g} GPUs on a node" if most else ""
     return f"the cluster has {shown(ray.cluster_resources())}{node}, of it free {shown(ray.available_resources())}"
-
-
-def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
-    """Whether a node's labels meet a selector: a value, ``in(a, b)``, and either with ``!`` before it.
-
-    >>> matches({"tier": "big"}, {"tier": "in(big, huge)"}), matches({"tier": "big"}, {"tier": "!big"})
-    (True, False)
-    """
-    for name, wanted in selector.items():
-        plain = wanted.removeprefix("!")
-        listed = re.fullmatch(r"in\((.*)\)", plain)
-        values = {value.strip() for value in listed[1].split(",")} if listed else {plain}
-        if (labels.get(name) in values) == wanted.startswith("!"):
-            return False
-    return True
 
 
 def _nodes(*selectors: Mapping[str, str]) -> Sequence[dict[str, float]]:

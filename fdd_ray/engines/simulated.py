@@ -41,7 +41,18 @@ from fdd_ray.tiny.grammar import Story, sample_cast
 from fdd_ray.tiny.parse import parse_story
 from fdd_ray.tiny.variations import complexify, similar
 
-_ARGUMENTS: Final = {"right", "seconds", "spread", "slots", "profile", "stretch", "calls", "dies_after", "poison", "reloads"}
+_ARGUMENTS: Final = {
+    "right",
+    "seconds",
+    "spread",
+    "slots",
+    "profile",
+    "stretch",
+    "calls",
+    "dies_after",
+    "poison",
+    "reloads",
+}
 
 
 class SimulatedEngine:

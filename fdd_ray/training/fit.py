@@ -7,13 +7,14 @@ replaces the handler for good).
 What a fine-tuning costs before its first step is processes and their imports, one after the other: the launcher
 (once per driver; `warm_up` starts it early), Ray Train's controller and its helpers, the workers. So helpers
 that have nothing to do are left out, processes get no environment of their own, which would keep them from
-those that Ray has ready, and no kernels are compiled (see `worker._initialize`).
+those that Ray has ready, and no kernels are compiled (see `worker.initialize`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdd_ray.errors import TrainingError
+from fdd_ray.labels import matches
 from fdd_ray.training.lora import require_peft
 from fdd_ray.training.settings import FinetuneSettings
 
@@ -51,7 +53,7 @@ class FinetuneResult:
         workers: How many workers trained (at the end).
         zero_stage: DeepSpeed ZeRO stage.
         parameters: Parameters of the student.
-        restarts: How often the workers were started again.
+        restarts: How often the workers were started again, after a failure or as another number.
         resumed_from: Step at which the last start began; 0 without a checkpoint.
         total_seconds: Time of the whole call, with start-up and export.
         trained_parameters: Parameters that were trained: all of the student's, or those of the adapters.
@@ -116,7 +118,7 @@ def finetune(
         watch: Called every second; what it raises ends the workers, and another call goes on from there.
 
     Raises:
-        TrainingError: If the workers do not start in time, or fail for good.
+        TrainingError: If the workers do not start in time, or fail for good, or nobody can tell whether they need GPUs.
         DependencyError: If adapters are asked for and peft is not installed.
     """
     if settings.lora is not None:
@@ -229,9 +231,14 @@ def _fit(job: dict[str, Any], resources: dict[str, float], work_dir: str, run_na
     from ray.train.v2.api.exceptions import TrainingFailedError
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+    from fdd_ray.training.elastic import ElasticTrainer
+
     settings: FinetuneSettings = job["settings"]
     least, most = settings.workers
-    trainer = TorchTrainer(
+    trainer_of: Any = TorchTrainer
+    if least != most:
+        trainer_of = functools.partial(ElasticTrainer, grow_after_s=settings.grow_after_s)
+    trainer = trainer_of(
         _train,
         train_loop_config=job,
         torch_config=TorchConfig(backend="nccl" if job["gpu"] else "gloo"),
@@ -240,8 +247,6 @@ def _fit(job: dict[str, Any], resources: dict[str, float], work_dir: str, run_na
             use_gpu=job["gpu"],
             resources_per_worker=resources,
             label_selector=settings.label_selector or None,
-            # Growing means a restart, and DeepSpeed's checkpoints do not fit another number of workers.
-            elastic_resize_monitor_interval_s=math.inf,
         ),
         run_config=RunConfig(
             name=run_name,
@@ -275,6 +280,12 @@ def _resources_per_worker(settings: FinetuneSettings) -> dict[str, float]:
     gpus = settings.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+        selector = settings.label_selector
+        if not gpus and not any(node["Alive"] and matches(node["Labels"] or {}, selector) for node in ray.nodes()):
+            raise TrainingError(
+                f"cannot tell whether the workers need GPUs: no node labelled {selector} is up yet, and the cluster has"
+                " no GPU; set finetune.gpus_per_worker, to 0 for CPUs"
+            )
     wanted = {"CPU": settings.cpus_per_worker, "GPU": gpus, **settings.resources}
     return {name: amount for name, amount in wanted.items() if amount}
 

@@ -71,7 +71,16 @@ class FinetuneSettings:
         "auto", "Number format of the computation; auto is bfloat16 on GPUs and float32 on CPUs."
     )
     workers: tuple[int, int] = setting(
-        (1, 1), "How many workers train: one number, or [min, max] to use what the cluster has.", ge=1
+        (1, 1),
+        "How many workers train: one number, or [min, max] to use what the cluster has. A group that loses a node goes"
+        " on with fewer (not with zero_stage 3).",
+        ge=1,
+    )
+    grow_after_s: float = setting(
+        300.0,
+        "With workers [min, max]: seconds for which fewer than max train before more may join, which is a restart at a"
+        " step checkpoint; 0: never.",
+        ge=0,
     )
     gpus_per_worker: float | None = setting(None, "GPUs of a worker; empty: 1 if the cluster has GPUs, else 0.", ge=0)
     cpus_per_worker: float = setting(1.0, "CPUs that a worker reserves.", ge=0)
@@ -81,5 +90,16 @@ class FinetuneSettings:
     checkpoint_steps: int = setting(
         200, "Steps between checkpoints to resume from; 0: none, a failure starts over.", ge=0
     )
-    max_failures: int = setting(3, "How often workers may fail and be restarted.", ge=0)
+    max_failures: int = setting(
+        3,
+        "How often workers may fail and be restarted. With workers [min, max] the loss of a node does not count.",
+        ge=0,
+    )
     start_deadline_s: float = setting(1800.0, "Longest wait, in seconds, for the cluster to start the workers.", gt=0)
+
+    def __post_init__(self) -> None:
+        if self.zero_stage == 3 and self.workers[0] != self.workers[1]:
+            raise ValueError(
+                f"workers is {list(self.workers)} with zero_stage 3, whose step checkpoints fit one number of workers"
+                f" only; set zero_stage to 2, or workers to {self.workers[1]}"
+            )

@@ -16,7 +16,6 @@ import tempfile
 import time
 import uuid
 import warnings
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -27,6 +26,8 @@ from ray.train.torch import get_device
 
 from fdd_ray.errors import FddError
 from fdd_ray.settings import to_plain
+from fdd_ray.training import checkpoints
+from fdd_ray.training.checkpoints import Totals
 from fdd_ray.training.examples import Tokens
 from fdd_ray.training.export import export, gathered_weights
 from fdd_ray.training.job import Job, Student, dtype_of, load_base, prepare
@@ -39,23 +40,7 @@ from fdd_ray.training.settings import FinetuneSettings
 
 logger = logging.getLogger(__name__)
 
-_STATE = "fdd_state.json"
-_TAG = "step"
 _REPORT_EVERY_S = 1.0
-
-
-@dataclasses.dataclass
-class Totals:
-    """What is summed over the steps, and over restarts."""
-
-    fingerprint: str
-    workers: int
-    step: int = 0
-    seconds: float = 0.0
-    loss_first: float = 0.0
-    epoch: int = 0
-    epoch_loss: float = 0.0
-    epoch_tokens: int = 0
 
 
 def train_loop(job: Job) -> dict[str, Any]:
@@ -131,7 +116,7 @@ class _Training:
         )
         self.micro_batches = micro_batches(rows, self.workers, rows_at_once)
         self.loss = CompletionLoss(model, settings.packing)
-        self.engine = _initialize(model, settings, self.micro_batches, dtype)
+        self.engine = initialize(model, settings, self.micro_batches, dtype, self.device)
         self.totals = Totals(self._fingerprint(), self.workers)
         self.epoch_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.resumed_from = self._resume()
@@ -197,7 +182,7 @@ class _Training:
 
     def _fingerprint(self) -> str:
         """Tells whether a checkpoint belongs to this very fine-tuning."""
-        ignored = ("workers", "checkpoint_steps", "max_failures", "start_deadline_s", "threads")
+        ignored = ("workers", "grow_after_s", "checkpoint_steps", "max_failures", "start_deadline_s", "threads")
         settings = {key: value for key, value in to_plain(self.settings).items() if key not in ignored}
         parts = [
             settings,
@@ -211,32 +196,43 @@ class _Training:
 
     def _checkpoint(self) -> None:
         """Every worker saves its shard; Ray Train puts the shards together in its storage."""
-        self.totals.epoch_loss = float(self.epoch_loss)
+        totals = self.totals
+        totals.epoch_loss = float(self.epoch_loss)
+        report = {"step": totals.step, "seconds_left": totals.seconds / totals.step * (self.plan.steps - totals.step)}
         with tempfile.TemporaryDirectory(prefix="fdd-checkpoint-") as folder:
-            # Frozen weights come from the base model again.
-            self.engine.save_checkpoint(folder, tag=_TAG, exclude_frozen_parameters=self.settings.lora is not None)
-            if self.rank == 0:
-                Path(folder, _STATE).write_text(json.dumps(dataclasses.asdict(self.totals)), encoding="utf-8")
-            ray.train.report({"step": self.totals.step}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            adapters = self.settings.lora is not None
+            checkpoints.save(self.engine, folder, totals, first=self.rank == 0, adapters=adapters)
+            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _resume(self) -> int:
         """Go on from Ray Train's latest checkpoint, if it is one of this fine-tuning; returns its step."""
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return 0
+        stage = self.settings.zero_stage
         with checkpoint.as_directory() as folder:
-            saved = Totals(**json.loads(Path(folder, _STATE).read_text(encoding="utf-8")))
-            if (saved.fingerprint, saved.workers) != (self.totals.fingerprint, self.workers):
-                # DeepSpeed's shards fit one number of workers only, and a wrong optimiser state is worse
-                # than steps taken twice.
+            saved = checkpoints.read_totals(folder)
+            ours = saved.fingerprint == self.totals.fingerprint
+            if not ours or not checkpoints.fits(saved.workers, self.workers, stage):
+                # A wrong optimiser state is worse than steps taken twice.
                 logger.warning(
                     "starting over: the checkpoint at step %d is of %s",
                     saved.step,
-                    "another fine-tuning" if saved.workers == self.workers else f"{saved.workers} workers",
+                    f"{saved.workers} workers, and ZeRO 3 cannot go on with {self.workers}"
+                    if ours
+                    else "another fine-tuning",
                 )
                 return 0
-            self.engine.load_checkpoint(folder, tag=_TAG, load_module_strict=self.settings.lora is None)
-        self.totals = saved
+            checkpoints.load(
+                self.engine,
+                folder,
+                saved=saved.workers,
+                rank=self.rank,
+                workers=self.workers,
+                zero_stage=stage,
+                adapters=self.settings.lora is not None,
+            )
+        self.totals = dataclasses.replace(saved, workers=self.workers)
         self.epoch_loss.fill_(saved.epoch_loss)
         return saved.step
 
@@ -291,9 +287,11 @@ class _Training:
         }
 
 
-def _initialize(model: Any, settings: FinetuneSettings, micro_batches: int, dtype: torch.dtype) -> Any:
+def initialize(
+    model: Any, settings: FinetuneSettings, micro_batches: int, dtype: torch.dtype, device: torch.device
+) -> Any:
     """The DeepSpeed engine around a model, with PyTorch's AdamW."""
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if get_device().type == "cuda" else "cpu")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if device.type == "cuda" else "cpu")
     import deepspeed
 
     # On CPUs DeepSpeed would compile a shared-memory all-reduce when it first starts (80 s), which only its

@@ -9,9 +9,10 @@ import pytest
 
 from fdd_ray.engines.base import EngineSettings, Reply, Sampling
 from fdd_ray.engines.fleet import Fleet
-from fdd_ray.engines.placement import Shape, matches, shape_of, shown
+from fdd_ray.engines.placement import Shape, shape_of, shown
 from fdd_ray.engines.vllm import engine_arguments
 from fdd_ray.errors import EngineError
+from fdd_ray.labels import matches
 from fdd_ray.prompts import load_prompts
 from fdd_ray.tiny import make_problems
 from tests.engines.clusters import Node, cluster, eventually, in_own_process, node_of

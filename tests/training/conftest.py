@@ -19,6 +19,17 @@ def tiny_examples(count: int) -> list[Example]:
     ]
 
 
+def write_examples(folder: Path) -> list[str]:
+    """Two Parquet files with 120 examples."""
+    import pyarrow.parquet as pq
+
+    examples = tiny_examples(120)
+    files = [str(folder / "0.parquet"), str(folder / "1.parquet")]
+    for file, part in zip(files, (examples[:50], examples[50:]), strict=True):
+        pq.write_table(to_table(part, Example), file)
+    return files
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Threads that spin beside other tests make small models many times slower."""
@@ -30,13 +41,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def example_files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two Parquet files with 120 examples."""
-    import pyarrow.parquet as pq
-
-    folder: Path = tmp_path_factory.mktemp("examples")
-    examples = tiny_examples(120)
-    for number, part in enumerate((examples[:50], examples[50:])):
-        pq.write_table(to_table(part, Example), folder / f"{number}.parquet")
-    return [str(folder / "0.parquet"), str(folder / "1.parquet")]
+    return write_examples(tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="session")

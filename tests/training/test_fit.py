@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import signal
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fdd_ray.errors import TrainingError
 from fdd_ray.tiny import model_path
-from fdd_ray.training import FinetuneResult, FinetuneSettings, finetune
+from fdd_ray.training import FinetuneResult, FinetuneSettings
 from tests.training.conftest import tiny_examples
+from tests.training.tuning import KillsItsWorker, told, tune, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,49 +28,9 @@ SETTINGS = FinetuneSettings(
 )
 
 
-class KillsItsWorker:
-    """A stand-in for the progress actor, called inside the worker: it kills the worker after step 6, once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.calls, self.killed = folder / "calls", folder / "killed"
-
-    @property
-    def update(self) -> KillsItsWorker:
-        return self
-
-    def remote(self, done: int, total: int, info: dict[str, Any]) -> None:
-        with self.calls.open("a") as file:
-            file.write(json.dumps([done, total, info]) + "\n")
-        if not self.killed.exists():
-            if done == 6:
-                self.killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(1.1)  # progress is told once a second: so that this step is not missed
-
-
-def tune(settings: FinetuneSettings, folder: Path, files: list[str], progress: Any | None = None) -> FinetuneResult:
-    return finetune(
-        settings,
-        base_model=str(model_path("student")),
-        examples=files,
-        prompts="tiny",
-        output=str(folder / "student"),
-        work_dir=str(folder / "work"),
-        run_name="tune",
-        seed=7,
-        progress=progress,
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(ray_session, tmp_path_factory, example_files) -> FinetuneResult:
     return tune(SETTINGS, tmp_path_factory.mktemp("undisturbed"), example_files)
-
-
-def weights(folder: str) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(Path(folder) / "model.safetensors")
 
 
 def mean_loss(folder: str) -> float:
@@ -154,7 +110,7 @@ def test_a_killed_worker_costs_steps_but_changes_nothing(ray_session, undisturbe
     assert result.loss_last == pytest.approx(undisturbed.loss_last, rel=1e-4)
     expected, got = weights(undisturbed.output), weights(result.output)
     assert all(torch.allclose(got[name], expected[name], rtol=1e-4, atol=1e-6) for name in expected)
-    calls = [json.loads(line) for line in progress.calls.read_text().splitlines()]
+    calls = told(tmp_path)
     assert [call[0] for call in calls[:6]] == [1, 2, 3, 4, 5, 6]
     done, total, info = calls[-1]
     assert done == total == result.steps and info["loss"] > 0 and info["resumed_from"] == 4

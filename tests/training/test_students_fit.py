@@ -15,11 +15,11 @@ from fdd_ray.engines.transformers import TransformersEngine
 from fdd_ray.prompts import load_prompts
 from fdd_ray.records import Example, to_table
 from fdd_ray.tiny import model_path
-from fdd_ray.training import FinetuneResult, FinetuneSettings, finetune
+from fdd_ray.training import FinetuneSettings
 from fdd_ray.training.settings import LoraSettings
 from tests.training.conftest import tiny_examples
 from tests.training.t5 import save_t5
-from tests.training.test_fit import KillsItsWorker
+from tests.training.tuning import KillsItsWorker, told, tune, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -33,29 +33,9 @@ LORA = FinetuneSettings(
 )  # fmt: skip
 
 
-def tune(settings: FinetuneSettings, base: str, folder: Path, files: list[str], progress: Any = None) -> FinetuneResult:
-    return finetune(
-        settings,
-        base_model=base,
-        examples=files,
-        prompts="tiny",
-        output=str(folder / "student"),
-        work_dir=str(folder / "work"),
-        run_name="tune",
-        seed=7,
-        progress=progress,
-    )
-
-
-def weights(folder: str | Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(Path(folder) / "model.safetensors")
-
-
 def took_step_again_alike(folder: Path) -> None:
     """After step 6 the worker was killed; steps 5 and 6 were taken again, with the same weights and examples."""
-    calls = [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+    calls = told(folder)
     assert [done for done, _, _ in calls[:7]] == [1, 2, 3, 4, 5, 6, 5]
     first, again = ({done: info["loss"] for done, _, info in part} for part in (calls[:6], calls[6:]))
     assert again[5] == pytest.approx(first[5], rel=1e-4) != pytest.approx(first[1], rel=0.02)
@@ -68,7 +48,7 @@ def test_a_t5_student_that_was_killed_learns_by_heart_what_the_engine_then_says(
     examples = tiny_examples(8)
     pq.write_table(to_table(examples, Example), tmp_path / "examples.parquet")
     base = save_t5(tmp_path / "base")
-    result = tune(T5, base, tmp_path, [str(tmp_path / "examples.parquet")], KillsItsWorker(tmp_path))
+    result = tune(T5, tmp_path, [str(tmp_path / "examples.parquet")], KillsItsWorker(tmp_path), base)
     assert (result.restarts, result.resumed_from) == (1, 4)
     took_step_again_alike(tmp_path)
     assert result.steps == 60 and result.examples == 8 and result.lossy == 0
@@ -108,7 +88,7 @@ def test_adapters_with_sharded_parameters_resume_and_become_part_of_an_ordinary_
     base = str(tmp_path / "base")  # in float32, so that what was added is not rounded
     AutoModelForCausalLM.from_pretrained(model_path("student"), dtype=torch.float32).save_pretrained(base)
     AutoTokenizer.from_pretrained(model_path("student")).save_pretrained(base)
-    result = tune(LORA, base, tmp_path, example_files, KillsItsWorker(tmp_path))
+    result = tune(LORA, tmp_path, example_files, KillsItsWorker(tmp_path), base)
     assert (result.restarts, result.resumed_from) == (1, 4)
     took_step_again_alike(tmp_path)
     assert result.loss_last < 0.8 * result.loss_first
