@@ -10,9 +10,10 @@ names. What it says depends on the weights, the prompt and the seed alone, never
 
 ``engine_args``: ``right``, the share of solutions that are right (default 0.95 for a model whose name ends
 in teacher, 0.3 for any other without a ``simulated.json``); ``seconds``, the mean time of a request, and
-``spread``, its relative standard deviation; ``slots``, how many requests it works on at once, as ``max_num_seqs`` is for
-vLLM (default: all); ``profile``, a JSON file with ``slots`` and recorded ``seconds`` of requests to draw from, in place
-of these three; ``stretch``, by which times are multiplied; ``calls``, a folder in which each process appends a line
+``spread``, its relative standard deviation; ``slots``, how many requests it works on at once, as ``max_num_seqs``
+is for vLLM (default: all); ``profile``, a JSON file with ``slots`` and recorded ``seconds`` of requests to draw
+from, in place of these three; ``stretch``, by which times are multiplied; ``calls``, a folder in which each
+process appends a line
 ``time key`` for every request it was asked, before it answers; ``dies_after``, requests after which the
 process ends as a broken engine does; ``poison``, words at which it does so; ``reloads``, false for an engine
 that refuses other weights.
