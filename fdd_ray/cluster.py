@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fdd_ray.errors import EngineError
+from fdd_ray.labels import this_node
 from fdd_ray.progress import Reporter, StageProgress
 from fdd_ray.store import files
 
@@ -149,7 +150,7 @@ def progress_board(progress: StageProgress) -> Iterator[Any]:
     """A `ProgressBoard` actor whose state is carried over to ``progress`` while the block runs."""
     import ray
 
-    board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+    board: Any = ray.remote(ProgressBoard).options(num_cpus=0, label_selector=this_node()).remote()
     stop = threading.Event()
 
     def carry() -> None:

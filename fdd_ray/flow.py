@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from fdd_ray.errors import FddError, StageError
+from fdd_ray.labels import this_node
 from fdd_ray.settings import setting
 
 _TICK_S = 1.0
@@ -87,9 +88,8 @@ def aside(function: Callable[..., T], *arguments: Any, label: str, tick: Callabl
     """
     import ray
 
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     remote: Any = ray.remote(num_cpus=0, max_retries=_ASIDE_TRIES)(_call)
-    reference = remote.options(label_selector=here).remote(function, arguments)
+    reference = remote.options(label_selector=this_node()).remote(function, arguments)
     while not ray.wait([reference], timeout=_TICK_S)[0]:
         tick()
     try:

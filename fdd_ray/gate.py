@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fdd_ray.errors import EngineError
+from fdd_ray.labels import this_node
 
 _DEADLINE_S = 300.0
 
@@ -61,8 +62,7 @@ class Gate:
         """A new gate; Ray must be initialised."""
         import ray
 
-        here = ray.get_runtime_context().get_node_id()  # it shall live as long as the driver
-        options = {"max_restarts": -1, "max_task_retries": -1, "label_selector": {"ray.io/node-id": here}}
+        options = {"max_restarts": -1, "max_task_retries": -1, "label_selector": this_node()}
         return cls(ray.remote(num_cpus=0)(_Gate).options(**options).remote())
 
     async def enter(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Whether a node has the labels that a selector asks for, by Ray's rules.
+"""Labels of nodes: which of them a selector asks for, by Ray's rules, and how to stay where one is.
 
 Ray matches labels where it places actors, but has no function to ask.
 """
@@ -22,3 +22,14 @@ def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
         if (labels.get(name) in values) == wanted.startswith("!"):
             return False
     return True
+
+
+def this_node() -> dict[str, str]:
+    """The selector of the node that this process is on; Ray must be initialised.
+
+    For small helpers of a driver: they live as long as it does, and on a node that came for somebody else even one
+    that reserves nothing would keep that node from going again.
+    """
+    import ray
+
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}

@@ -27,6 +27,7 @@ from fdd_ray.engines.base import EndpointError, EngineSettings
 from fdd_ray.engines.client import FleetClient, cause_of
 from fdd_ray.engines.placement import Place, Shape, cluster_shown, goes_across, gpus_of, shape_of
 from fdd_ray.errors import EngineError
+from fdd_ray.labels import this_node
 
 NAMESPACE = "fdd_ray"
 _BACK_OFF_S = 1.0
@@ -328,8 +329,7 @@ class Fleet:
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=_MAX_CALLS,
-            # On the driver's node: on one that came for somebody else it would keep that from going again.
-            label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+            label_selector=this_node(),
         )
         return actor_class.remote(self.settings.requests_per_minute, self.settings.tokens_per_minute)
 

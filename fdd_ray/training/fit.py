@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fdd_ray.errors import TrainingError
-from fdd_ray.labels import matches
+from fdd_ray.labels import matches, this_node
 from fdd_ray.training.lora import require_peft
 from fdd_ray.training.settings import FinetuneSettings
 
@@ -184,9 +184,7 @@ def warm_up() -> None:
     if len(find_gcs_addresses()) > 1:
         # Ray Train looks its own actors up by address, and would ask the wrong cluster of this machine.
         environment = {"env_vars": {"RAY_ADDRESS": context.gcs_address}}
-    launcher = ray.remote(num_cpus=0)(_Launcher).options(
-        label_selector={"ray.io/node-id": context.get_node_id()}, runtime_env=environment
-    )
+    launcher = ray.remote(num_cpus=0)(_Launcher).options(label_selector=this_node(), runtime_env=environment)
     _launchers[_session()] = launcher.remote()
 
 

@@ -40,7 +40,7 @@ _SETTINGS = [
     f"flow.block_rows={_BLOCK}",
     "flow.blocks_in_flight=1",
     "flow.stall_deadline_s=240",
-    "finetune.epochs=16",
+    "finetune.epochs=48",
     f"finetune.checkpoint_steps={_CHECKPOINT_STEPS}",
     "finetune.cpus_per_worker=0",
     "finetune.gpus_per_worker=0",
@@ -69,7 +69,8 @@ def _begun(stage: Path) -> bool:
 
 
 def _has_checkpoint(stage: Path) -> bool:
-    return any(stage.glob("checkpoints/*/*/fdd_state.json"))
+    """Ray Train has noted one; what a worker has merely uploaded is not gone on from."""
+    return any(stage.glob("checkpoints/*/checkpoint_manager_snapshot.json"))
 
 
 LOSSES = [
