@@ -158,7 +158,7 @@ def progress_board(progress: StageProgress) -> Iterator[Any]:
             with contextlib.suppress(ray.exceptions.RayError):
                 done, total, info = ray.get(board.read.remote(), timeout=5)
                 if total and not progress.total:
-                    progress.start(total, done)
+                    progress.start(total, int(info.get("resumed_from", 0)))
                 if total:
                     progress.update(
                         done, ", ".join(f"{key} {value:.4g}" for key, value in info.items() if _plain(value))

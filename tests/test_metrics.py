@@ -193,6 +193,7 @@ def test_no_reason_of_a_rejection_and_no_text_becomes_a_label(monkeypatch: pytes
     assert told.values and hostile not in str(told.values)
 
 
+@in_own_process
 def test_without_ray_nothing_happens() -> None:
     _of_ray.cache_clear()
     metrics = of_run("nothing here")

@@ -48,9 +48,10 @@ def load(
     loaded = {name: load_problems(sources, seed=seed, name=f"benchmark {name}") for name, sources in benchmarks.items()}
     sieve = _Sieve(BenchmarkGuard({name: benchmark.problems for name, benchmark in loaded.items()}, contamination))
     kept = folder.write_rows(POOL_FILE, sieve.usable(iter_problems(pool, seed=seed, name="pool")), Problem)
-    rejections = [*sieve.rejections, *_duplicates(folder.file(POOL_FILE), sieve)]
+    rejections = list(_rejections(folder.file(POOL_FILE), sieve))
     folder.write(REJECTIONS_FILE, to_table(rejections, Rejection))
     if kept < least:
+        files.remove(folder.file(POOL_FILE))
         raise ProblemsError(
             f"the pool has {kept} usable problems, fewer than teach.min_kept = {least}"
             f" ({len(sieve.leaked)} are too close to a benchmark, {len(rejections) - len(sieve.leaked)} rows were"
@@ -68,40 +69,37 @@ def load(
 
 
 class _Sieve:
-    """Lets usable problems through, one by one, and keeps what it holds back."""
+    """Lets usable problems through, one by one, and keeps what it holds back, in the order of the rows."""
 
     def __init__(self, guard: BenchmarkGuard) -> None:
         self._guard = guard
-        self.rejections: list[Rejection] = []
+        self.held: list[Rejection | Repeated] = []
         self.leaked: dict[str, Problem] = {}
-        self.repeated: list[Problem] = []
 
     def usable(self, rows: Iterable[Problem | Rejection | Repeated]) -> Iterator[Problem]:
         for row in rows:
-            if isinstance(row, Rejection):
-                self.rejections.append(row)
-            elif isinstance(row, Repeated):
-                self.repeated.append(row.problem)
+            if not isinstance(row, Problem):
+                self.held.append(row)
             elif (leak := self._guard.check(row.question)) is None:
                 yield row
             else:
                 evidence = f"{leak.benchmark}:{leak.problem_id} {leak.measure:g}: {leak.span}"
                 file, _, line = row.source.rpartition(":")
                 place = (file, int(line)) if line.isdecimal() else (row.source, 0)
-                self.rejections.append(Rejection(*place, f"in_benchmark: {leak.reason}", evidence))
+                self.held.append(Rejection(*place, f"in_benchmark: {leak.reason}", evidence))
                 self.leaked[row.id] = row
 
 
-def _duplicates(pool: str, sieve: _Sieve) -> Iterator[Rejection]:
-    """The rejections of problems that repeat others, which are in the pool or were held back themselves."""
+def _rejections(pool: str, sieve: _Sieve) -> Iterator[Rejection]:
+    """All that was held back; repeated problems with those that they repeat, in the pool or held back themselves."""
     first = {id: (problem.source, problem.answer) for id, problem in sieve.leaked.items()}
-    wanted = {problem.id for problem in sieve.repeated} - first.keys()
+    wanted = {row.problem.id for row in sieve.held if isinstance(row, Repeated)} - first.keys()
     if wanted:
         for table in files.iter_tables([pool], schema_of(Problem), ["id", "source", "answer"]):
             rows = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
             first.update((id, (source, answer)) for id, source, answer in rows if id in wanted)
-    for problem in sieve.repeated:
-        yield duplicate(problem, *first[problem.id])
+    for row in sieve.held:
+        yield row if isinstance(row, Rejection) else duplicate(row.problem, *first[row.problem.id])
 
 
 def _account(kept: int, rejections: Sequence[Rejection]) -> Counts:
