@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fdd_ray.errors import TrainingError
+from fdd_ray.prompts import decoder_start
 from fdd_ray.records import Example
 from fdd_ray.training.examples import render
-from fdd_ray.training.model import CompletionLoss, decoder_start, load_student
+from fdd_ray.training.model import CompletionLoss, load_student
 from fdd_ray.training.packing import IGNORED, TrainingPlan
 from fdd_ray.training.pairs import collate_pairs, group
 from tests.training.conftest import tiny_examples
@@ -59,7 +60,7 @@ def gradients(model) -> torch.Tensor:
 def test_the_loss_of_a_batch_is_the_sum_of_single_losses_by_transformers(tmp_path: Path) -> None:
     model, tokenizer = load_student(save_t5(tmp_path), dtype=torch.float32, packing=True)
     tokens = render(tiny_examples(7), tokenizer, "tiny", max_length=256, drop_too_long=False)
-    start = decoder_start(model, "t5")
+    start = decoder_start(model, "t5", TrainingError)
     assert start == tokenizer.pad_token_id
     loss = CompletionLoss(model, packing=True)
     batch = collate_pairs([[tokens.example(i) for i in range(7)]], pad_id=tokenizer.pad_token_id, start_id=start)
