@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from fdd_ray.reasoning.orphans import bound_cpu_time
@@ -23,7 +24,7 @@ def test_a_process_ends_once_it_has_used_its_time() -> None:
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     bound_cpu_time(process.pid, 0.5)
     try:
-        assert process.wait(timeout=300) == -signal.SIGXCPU
+        assert process.wait(timeout=120) == -signal.SIGXCPU
     finally:
         process.kill()
         process.wait()
@@ -32,10 +33,11 @@ def test_a_process_ends_once_it_has_used_its_time() -> None:
 def test_a_later_bound_counts_from_what_was_used() -> None:
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        time.sleep(1.0)
+        while psutil.Process(process.pid).cpu_times().user < 1.0:  # on a busy machine that takes longer than a second
+            time.sleep(0.05)
         bound_cpu_time(process.pid, 30.0)
         soft, _ = resource.prlimit(process.pid, resource.RLIMIT_CPU)
-        assert 30 < soft <= 34
+        assert 31 <= soft <= 34
         assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
     finally:
         process.kill()
@@ -62,7 +64,7 @@ def test_no_worker_outlives_a_killed_owner(source: str) -> None:
         owner.wait()
     assert len(workers) == 1
     # Two seconds of CPU time, rounded up and one more; in wall time more, for others use this machine too.
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 60
     while is_running(workers[0]):
         assert time.monotonic() < deadline
         time.sleep(0.05)
