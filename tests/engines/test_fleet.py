@@ -194,7 +194,9 @@ def test_an_engine_that_finds_no_place_is_an_error_that_says_so() -> None:
     settings = EngineSettings(model="tiny://teacher", resources={"unobtainium": 1.0}, start_deadline_s=6)
     fleet = Fleet("teacher", settings, f"none-{os.getpid()}")
     fleet.start()
-    with pytest.raises(EngineError, match=r"0 of 1 teacher engines .* needs .*1 unobtainium on one node, the cluster has .*CPU"):
+    with pytest.raises(
+        EngineError, match=r"0 of 1 teacher engines .* needs .*1 unobtainium on one node, the cluster has .*CPU"
+    ):
         fleet.wait(lambda text: None)
     fleet.release()
 
