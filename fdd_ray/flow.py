@@ -71,7 +71,7 @@ def map_items(
     return _watched(_results(worker, arguments, items, flow, calls), flow.stall_deadline_s, label, tick)
 
 
-def aside(function: Callable[..., T], *arguments: Any, label: str, tick: Callable[[], None] = lambda: None) -> T:
+def aside(function: Callable[..., T], *arguments: Any, label: str, deadline_s: float) -> T:
     """Call a function in a process of its own, on this node: what holds a whole pool in memory holds it there.
 
     It reserves nothing. If its process dies it is called again, so it must not mind.
@@ -80,22 +80,26 @@ def aside(function: Callable[..., T], *arguments: Any, label: str, tick: Callabl
         function: What to call; importable.
         *arguments: What with; picklable.
         label: What is being done, for messages.
-        tick: Called every second meanwhile.
+        deadline_s: Seconds that it may take.
 
     Raises:
         FddError: What the function raised.
-        StageError: If it raised anything else, or its process died again and again.
+        StageError: If it raised anything else, its process died again and again, or it took too long.
     """
     import ray
 
     remote: Any = ray.remote(num_cpus=0, max_retries=_ASIDE_TRIES)(_call)
     reference = remote.options(label_selector=this_node()).remote(function, arguments)
-    while not ray.wait([reference], timeout=_TICK_S)[0]:
-        tick()
     try:
-        result: T = ray.get(reference)
+        result: T = ray.get(reference, timeout=deadline_s)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(reference, force=True)
+        raise StageError(
+            f"{label}: not finished after {deadline_s:.0f} s on the driver's node; look there for a storage that"
+            " hangs or for memory that is short, or raise flow.stall_deadline_s"
+        ) from None
     except ray.exceptions.RayError as error:
-        raise _explained(error, label) from None
+        raise _explained(error, label, "the process that did it") from None
     return result
 
 
@@ -162,12 +166,12 @@ def _watched(
         if item is None:
             return
         if isinstance(item, BaseException):
-            raise _explained(item, label)
+            raise _explained(item, label, "Ray Data")
         yield item
 
 
-def _explained(error: BaseException, label: str) -> BaseException:
-    """The error of ours inside the wrappers that Ray puts around it, or one that says where Ray failed."""
+def _explained(error: BaseException, label: str, what: str) -> BaseException:
+    """The error of ours inside the wrappers that Ray puts around it, or one that says what failed."""
     inner: BaseException | None = error
     while inner is not None:
         cause = getattr(inner, "cause", None)
@@ -176,7 +180,7 @@ def _explained(error: BaseException, label: str) -> BaseException:
         inner = cause or inner.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     failure = StageError(
-        f"{label}: Ray Data failed: {lines[-1][:300] if lines else type(error).__name__}. What was written is"
+        f"{label}: {what} failed: {lines[-1][:300] if lines else type(error).__name__}. What was written is"
         " kept; see the logs in Ray's log folder, mend the cause and run the same command again"
     )
     failure.__cause__ = error

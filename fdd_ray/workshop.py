@@ -12,8 +12,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from fdd_ray.cluster import progress_board
 from fdd_ray.engines.base import EngineSettings, resolve_model
@@ -61,6 +61,7 @@ _NOT_THE_RESULT = (
     "grow_after_s",
     "start_deadline_s",
 )
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,36 +205,27 @@ class Workshop:
             depends_on |= {"mix": to_plain(experiment.mix), "inputs": [*depends_on["inputs"], own.fingerprint]}
 
         def work(folder: StageFolder) -> StageResult:
-            self._resources.start_ray()
             mixed = (own.outputs, experiment.mix) if own is not None else ()
-            written = aside(
-                functools.partial(finetune.write_examples, subject=score.POOL, seed=experiment.seed),
-                folder,
-                taught.outputs,
-                _outputs(curated),
-                *mixed,
-                label=folder.label,
-            )
-            with (
-                self.reporter.stage(folder.label, "steps") as progress,
-                self._resources.training(progress.waiting) as placed,
-                progress_board(progress) as board,
-            ):
-                trained = train(
-                    placed,
-                    base_model=base,
-                    examples=[written.path],
-                    prompts=experiment.prompts,
-                    output=folder.file(finetune.STUDENT),
-                    work_dir=folder.file("checkpoints"),
-                    run_name="train",
-                    seed=experiment.seed,
-                    trust_remote_code=experiment.student.trust_remote_code,
-                    revision=None if continued else experiment.student.revision,
-                    progress=board,
-                    watch=self._resources.require_budget,
-                )
-                progress.update(trained.steps)
+            write = functools.partial(finetune.write_examples, subject=score.POOL, seed=experiment.seed)
+            with self.reporter.stage(folder.label, "steps") as progress:
+                progress.waiting("writing the distillation set")
+                written = self._aside(write, folder, taught.outputs, _outputs(curated), *mixed)
+                with self._resources.training(progress.waiting) as placed, progress_board(progress) as board:
+                    trained = train(
+                        placed,
+                        base_model=base,
+                        examples=[written.path],
+                        prompts=experiment.prompts,
+                        output=folder.file(finetune.STUDENT),
+                        work_dir=folder.file("checkpoints"),
+                        run_name="train",
+                        seed=experiment.seed,
+                        trust_remote_code=experiment.student.trust_remote_code,
+                        revision=None if continued else experiment.student.revision,
+                        progress=board,
+                        watch=self._resources.require_budget,
+                    )
+                    progress.update(trained.steps)
             return finetune.result_of(written, trained)
 
         return self._once("finetune", round, depends_on, work)
@@ -302,7 +294,6 @@ class Workshop:
         }
 
         def work(folder: StageFolder) -> StageResult:
-            self._resources.start_ray()
             split = functools.partial(
                 feedback.split_files,
                 settings=experiment.feedback,
@@ -312,7 +303,8 @@ class Workshop:
                 previous=previous.outputs if previous else (),
                 taught=taught.outputs,
             )
-            return aside(split, folder, scored.outputs, problems.seed_file, _outputs(curated), label=folder.label)
+            with self.reporter.stage(folder.label):
+                return self._aside(split, folder, scored.outputs, problems.seed_file, _outputs(curated))
 
         return self._once("split", round, depends_on, work)
 
@@ -385,6 +377,12 @@ class Workshop:
         texts = json.dumps(self._prompts.texts, sort_keys=True).encode()
         prompts = f"{self.experiment.prompts}@{hashlib.blake2b(texts, digest_size=6).hexdigest()}"
         return {"seed": self.experiment.seed, "kind": self.experiment.kind, "prompts": prompts}
+
+    def _aside(self, function: Callable[..., T], folder: StageFolder, *inputs: Any) -> T:
+        """Make a stage's folder in a process of its own."""
+        self._resources.start_ray()
+        deadline_s = self.experiment.flow.stall_deadline_s
+        return aside(function, folder, *inputs, label=folder.label, deadline_s=deadline_s)
 
     def _once(self, stage: str, round: int | None, depends_on: Mapping[str, Any], work: Work) -> Manifest:
         return self.run.once(stage, round, depends_on, self._resources.metered(work))
