@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fdd_ray.store.manifest import Counts, Manifest, StageResult, Usage
 from fdd_ray.store.run import Run, StageFolder
+from fdd_ray.tracking import Tracker, Tracking
 
 ACCURACY = {"pool": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}, "test": {"value": 0.25, "low": 0.1, "high": 0.6}}
 
@@ -41,6 +44,26 @@ def drive(directory: Path, rounds: int, finished: Callable[[Manifest], None], se
 
                 found.append(run.once(stage, round, depends_on if found[1:] else {"seed": seed}, work))
     return found
+
+
+def tracked(
+    directory: Path, rounds: int, tracker: Tracker, *, stop_after: int | None = None, seed: int = 0
+) -> list[Manifest]:
+    """A driver with a tracker, which must have nothing to say; one that is stopped ends as Ctrl-C ends it."""
+    told = 0
+
+    def finished(manifest: Manifest) -> None:
+        nonlocal told
+        if told == stop_after:
+            raise KeyboardInterrupt
+        told += 1
+        tracking.finished(manifest)
+
+    try:
+        with Tracking((tracker,), str(directory), "x", config={"seed": 3}, say=pytest.fail) as tracking:
+            return drive(directory, rounds, finished, seed)
+    except KeyboardInterrupt:
+        return []
 
 
 def set_aside(directory: Path, argument: str) -> None:

@@ -17,7 +17,7 @@ from fdd_ray.store.manifest import Manifest
 from fdd_ray.tracking import Tracker, Tracking
 from fdd_ray.tracking.facts import Facts, facts_of
 from fdd_ray.tracking.remote import Remote
-from tests.tracking.manifests import drive, results, set_aside
+from tests.tracking.manifests import drive, results, set_aside, tracked
 
 _ACCURACY = [(-1, 0.375), (1, 0.375), (2, 0.5)]
 
@@ -36,24 +36,6 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-
-
-def _run(directory: Path, rounds: int, tracker: Tracker, *, stop_after: int | None = None) -> None:
-    """A driver; one that is stopped ends as Ctrl-C ends it."""
-    told = 0
-
-    def finished(manifest: Manifest) -> None:
-        nonlocal told
-        if told == stop_after:
-            raise KeyboardInterrupt
-        told += 1
-        tracking.finished(manifest)
-
-    try:
-        with Tracking((tracker,), str(directory), "x", config={"seed": 3}, say=pytest.fail) as tracking:
-            drive(directory, rounds, finished)
-    except KeyboardInterrupt:
-        pass
 
 
 # -- Weights & Biases -----------------------------------------------------------------------------
@@ -113,21 +95,21 @@ def _logged(directory: Path) -> list[tuple[str, int, dict[str, Any]]]:
 def test_wandb_is_told_of_every_stage_once(tmp_path: Path, stop_after: int | None) -> None:
     directory = tmp_path / "x"
     if stop_after is not None:
-        _run(directory, 2, "wandb", stop_after=stop_after)
+        tracked(directory, 2, "wandb", stop_after=stop_after)
         _history(directory, stop_after)
-    _run(directory, 2, "wandb")
+    tracked(directory, 2, "wandb")
     history = _history(directory, 11)
     assert len({run for run, _, _ in history}) == 1
     steps = [step for _, step, _ in history]
     assert steps == sorted(set(steps)), "W&B drops what does not come later"
     assert [(row["round"], row["accuracy/test"]) for *_, row in history if "accuracy/test" in row] == _ACCURACY
-    _run(directory, 2, "wandb")
+    tracked(directory, 2, "wandb")
     assert _logged(directory) == history, "a driver that has nothing new says nothing"
 
 
 @_needs("wandb")
 def test_wandb_draws_over_the_round_and_learns_nothing_of_this_machine(tmp_path: Path) -> None:
-    _run(tmp_path / "x", 1, "wandb")
+    tracked(tmp_path / "x", 1, "wandb")
     _history(tmp_path / "x", 6)
     records = [record for _, record in _records(tmp_path / "x")]
     metrics = {
@@ -146,10 +128,10 @@ def test_wandb_draws_over_the_round_and_learns_nothing_of_this_machine(tmp_path:
 @_needs("wandb")
 def test_wandb_begins_anew_when_a_stage_was_done_anew(tmp_path: Path) -> None:
     directory = tmp_path / "x"
-    _run(directory, 2, "wandb")
+    tracked(directory, 2, "wandb")
     (first,) = {run for run, _, _ in _history(directory, 11)}
     set_aside(directory, "finetune:2")
-    _run(directory, 2, "wandb")
+    tracked(directory, 2, "wandb")
     again = [(step, row) for run, step, row in _history(directory, 22) if run != first]
     assert [(row["round"], row["accuracy/test"]) for _, row in again if "accuracy/test" in row] == _ACCURACY
     assert len(again) == 11
@@ -179,11 +161,11 @@ def _points(run: Any, name: str) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("stop_after", [None, 4])
 def test_mlflow_is_told_of_every_stage_once(tmp_path: Path, stop_after: int | None) -> None:
     if stop_after is not None:
-        _run(tmp_path / "x", 2, "mlflow", stop_after=stop_after)
+        tracked(tmp_path / "x", 2, "mlflow", stop_after=stop_after)
         (run,) = _mlflow_runs()
         assert run.info.status == "FAILED" and _points(run, "accuracy/test") == _ACCURACY[:1]
     for _ in range(2):
-        _run(tmp_path / "x", 2, "mlflow")
+        tracked(tmp_path / "x", 2, "mlflow")
         (run,) = _mlflow_runs()
         assert _points(run, "accuracy/test") == _ACCURACY
         assert _points(run, "rows/curate/kept") == [(1, 5), (2, 5)]
@@ -193,19 +175,19 @@ def test_mlflow_is_told_of_every_stage_once(tmp_path: Path, stop_after: int | No
 
 @_needs("mlflow")
 def test_mlflow_is_not_told_twice_though_the_note_was_lost_in_a_kill(tmp_path: Path) -> None:
-    _run(tmp_path / "x", 2, "mlflow")
+    tracked(tmp_path / "x", 2, "mlflow")
     note = tmp_path / "x" / "tracking" / "mlflow.json"
     note.write_text(json.dumps({**json.loads(note.read_text()), "stages": {}}))
-    _run(tmp_path / "x", 2, "mlflow")
+    tracked(tmp_path / "x", 2, "mlflow")
     (run,) = _mlflow_runs()
     assert _points(run, "accuracy/test") == _ACCURACY
 
 
 @_needs("mlflow")
 def test_mlflow_begins_anew_when_a_stage_was_done_anew(tmp_path: Path) -> None:
-    _run(tmp_path / "x", 2, "mlflow")
+    tracked(tmp_path / "x", 2, "mlflow")
     set_aside(tmp_path / "x", "finetune:2")
-    _run(tmp_path / "x", 2, "mlflow")
+    tracked(tmp_path / "x", 2, "mlflow")
     first, second = _mlflow_runs()
     assert (first.info.run_name, second.info.run_name) == ("x", "x (2)")
     for run in (first, second):

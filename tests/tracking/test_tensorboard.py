@@ -6,32 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fdd_ray.store.manifest import Manifest
 from fdd_ray.tracking import Tracking
 from fdd_ray.tracking.tensorboard import FOLDER
-from tests.tracking.manifests import drive, set_aside
-
-
-def _run(directory: Path, rounds: int, *, stop_after: int | None = None, seed: int = 0) -> list[Manifest]:
-    """A driver with TensorBoard as its tracker; killed, as it were, after some stages."""
-    told = 0
-    said: list[str] = []
-
-    def finished(manifest: Manifest) -> None:
-        nonlocal told
-        if told == stop_after:
-            raise KeyboardInterrupt
-        told += 1
-        tracking.finished(manifest)
-
-    tracking = Tracking(("tensorboard",), str(directory), "x", config={}, say=said.append)
-    try:
-        with tracking:
-            return drive(directory, rounds, finished, seed)
-    except KeyboardInterrupt:
-        return []
-    finally:
-        assert said == []
+from tests.tracking.manifests import drive, set_aside, tracked
 
 
 def _read(directory: Path | str) -> dict[str, list[tuple[int, float]]]:
@@ -51,7 +28,7 @@ def _files(directory: Path) -> dict[str, bytes]:
 
 
 def test_tensorboard_reads_every_point_at_its_round(tmp_path: Path) -> None:
-    manifests = _run(tmp_path, 2)
+    manifests = tracked(tmp_path, 2, "tensorboard")
     found = _read(tmp_path)
     assert found["accuracy/test"] == [(-1, 0.375), (1, 0.375), (2, 0.5)]
     assert found["finetune/loss_last"] == [(1, 0.5), (2, 0.25)]
@@ -63,43 +40,43 @@ def test_tensorboard_reads_every_point_at_its_round(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed_after", [0, 1, 4, 10])
 def test_a_run_that_was_killed_and_goes_on_shows_each_point_once(tmp_path: Path, killed_after: int) -> None:
-    _run(tmp_path, 2, stop_after=killed_after)
+    tracked(tmp_path, 2, "tensorboard", stop_after=killed_after)
     assert len(_files(tmp_path)) == killed_after if killed_after else not (tmp_path / FOLDER).exists()
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     first = _files(tmp_path)
     for points in _read(tmp_path).values():
         assert len({step for step, _ in points}) == len(points)
     assert _read(tmp_path)["accuracy/test"] == [(-1, 0.375), (1, 0.375), (2, 0.5)]
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     assert _files(tmp_path) == first, "and a third driver changes nothing"
     for name in first:
         (tmp_path / FOLDER / name).unlink()
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     assert _files(tmp_path) == first, "nor does it matter whether they were there"
 
 
 def test_a_stage_done_anew_takes_the_place_of_the_old(tmp_path: Path) -> None:
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     before = _files(tmp_path)
     set_aside(tmp_path, "finetune:2")
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     after = _files(tmp_path)
     assert len(after) == len(before) and len(after.keys() & before.keys()) == 9
     assert _read(tmp_path)["finetune/loss_last"] == [(1, 0.5), (2, 0.25)]
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
-    _run(tmp_path, 1)
+    tracked(tmp_path, 1, "tensorboard")
     note = tmp_path / FOLDER / "notes.txt"
     note.write_text("mine")
-    _run(tmp_path, 1)
+    tracked(tmp_path, 1, "tensorboard")
     assert note.read_text() == "mine"
 
 
 def test_an_object_store_gets_the_same_files(tmp_path: Path, s3_storage: str) -> None:
     from fdd_ray.store import files
 
-    _run(tmp_path, 1)
+    tracked(tmp_path, 1, "tensorboard")
     url = f"{s3_storage}/runs/x"
     for name, content in _files(tmp_path).items():
         files.write_bytes(f"{url}/{FOLDER}/{name}", content)
@@ -126,5 +103,5 @@ def test_a_tracker_that_fails_is_named_and_ends_nothing(tmp_path: Path) -> None:
     assert len(said) == 3 and all("tensorboard was not told of a stage" in text for text in said)
     assert "left out until the run is started again" in said[-1]
     (tmp_path / FOLDER).unlink()
-    _run(tmp_path, 2)
+    tracked(tmp_path, 2, "tensorboard")
     assert _read(tmp_path)["accuracy/test"] == [(-1, 0.375), (1, 0.375), (2, 0.5)]
