@@ -43,6 +43,7 @@ from fdd_ray.stages import problems as load
 from fdd_ray.stages.score import POOL, ScoreSettings, score, write_tasks
 from fdd_ray.store.manifest import Counts, Manifest, StageResult, Usage, merge_counts
 from fdd_ray.store.run import Run, StageFolder
+from fdd_ray.visibility import require_visible
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -204,6 +205,7 @@ def evaluate(settings: Evaluation, reporter: Reporter | None = None) -> Evaluate
                 _check_endpoint(settings.student)
                 stack.enter_context(ray_session(reporter))
                 overseer.watch_for_sigterm()
+                require_visible(run.directory)
                 stack.callback(fleet.release)
                 fleet.start()
                 fleet.wait(progress.waiting)
