@@ -9,9 +9,9 @@ Each run is resumed by giving the same command again, until it is finished, and 
 undisturbed one: the same rows with the same contents in every stage, the same accounts, no row asked again
 that had been written, nothing left running. Moments are drawn uniformly over the undisturbed run (half of them
 over its time, half over its requests), as places in its sequence of requests, so that a busy machine does not
-shift them. The simulated engine answers;
-``worker`` kills those of Ray Train and DeepSpeed and compares the weights, and ``mixed`` kills all four kinds
-in turn while vLLM answers (which never writes quite the same twice, so that only the accounts are compared).
+shift them. The simulated engine answers; ``worker`` kills those of Ray Train and DeepSpeed and compares the
+weights, and ``mixed`` kills all four kinds in turn while vLLM answers (which never writes quite the same twice,
+so that only the accounts are compared).
 
 Every run adds a line to ``chaos-KIND.jsonl`` in the output folder; ``--go-on`` counts those that are there.
 """

@@ -173,7 +173,8 @@ def memory_case(work: Path, rows: int, options: argparse.Namespace) -> list[dict
         curated = stage("curate", lambda: shop.curate(1, split, varied, [], problems))
         folder = run.folder(1, "finetune")
         stage("distillation set", lambda: aside(
-            finetune.write_examples, folder, taught.outputs, curated.outputs, label="distillation set"
+            finetune.write_examples, folder, taught.outputs, curated.outputs,
+            label="distillation set", deadline_s=experiment.flow.stall_deadline_s,
         ))  # fmt: skip
     ray.shutdown()
     return found

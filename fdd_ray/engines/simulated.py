@@ -13,10 +13,9 @@ in teacher, 0.3 for any other without a ``simulated.json``); ``seconds``, the me
 ``spread``, its relative standard deviation; ``slots``, how many requests it works on at once, as ``max_num_seqs``
 is for vLLM (default: all); ``profile``, a JSON file with ``slots`` and recorded ``seconds`` of requests to draw
 from, in place of these three; ``stretch``, by which times are multiplied; ``calls``, a folder in which each
-process appends a line
-``time key`` for every request it was asked, before it answers; ``dies_after``, requests after which the
-process ends as a broken engine does; ``poison``, words at which it does so; ``reloads``, false for an engine
-that refuses other weights.
+process appends a line ``time key`` for every request it was asked, before it answers; ``dies_after``, requests
+after which the process ends as a broken engine does; ``poison``, words at which it does so; ``reloads``, false
+for an engine that refuses other weights.
 """
 
 from __future__ import annotations
@@ -169,7 +168,7 @@ def _read_profile(path: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExperimentError(
             f"engine_args.profile {path} is no profile ({error}); it is JSON with slots and seconds, such as"
-            " benchmarks/scale.py --record writes"
+            " benchmarks/scale.py record writes"
         ) from error
     return {"slots": int(found["slots"]), "seconds": seconds}
 
