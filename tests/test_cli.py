@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,16 @@ def test_a_wrong_experiment_exits_with_2(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as caught:
         main(["rum"])
     assert caught.value.code == 2
+
+
+def test_what_the_output_cannot_show_is_written_as_an_escape(tmp_path: Path) -> None:
+    job = Path(__file__).parents[1] / "jobs" / "tiny.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "fdd_ray.cli", "plan", str(job), "--set", f"storage={tmp_path}/s\u00fc"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert r"/s\xfc/tiny" in done.stdout
 
 
 def test_no_run_exits_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
