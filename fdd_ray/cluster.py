@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,14 +27,17 @@ def ray_session(reporter: Reporter) -> Iterator[None]:
 
     A cluster named by ``RAY_ADDRESS`` (set inside ``ray job submit``) or started on this machine with
     ``ray start`` is joined; otherwise one is started here, that only this machine reaches, and ends with the run.
+
+    Meanwhile what is printed goes to stderr: Ray prints warnings of its nodes in the driver, and stdout is for results.
     """
     import ray
 
-    if ray.is_initialized():
-        yield
-        return
-    with _found(reporter) as address:
-        yield from _session(address, reporter)
+    with contextlib.redirect_stdout(sys.stderr):
+        if ray.is_initialized():
+            yield
+            return
+        with _found(reporter) as address:
+            yield from _session(address, reporter)
 
 
 def _session(address: str | None, reporter: Reporter) -> Iterator[None]:
