@@ -22,9 +22,7 @@ def test_what_ray_prints_does_not_mix_with_results(ray_local: None, capsys: pyte
     with ray_session(Reporter()):
         end = time.monotonic() + 60
         while "too many workers" not in said and time.monotonic() < end:
-            publish_error_to_driver(
-                "worker_pool_large", "too many workers", ray._private.worker.global_worker.gcs_client
-            )
+            publish_error_to_driver("worker_pool_large", "too many workers", gcs)
             time.sleep(0.2)
             found = capsys.readouterr()
             said += found.err
