@@ -48,7 +48,10 @@ def test_without_a_terminal_there_are_timed_lines_and_a_heartbeat(monkeypatch: p
     assert "\r" not in stream.getvalue()
 
 
-def test_on_a_terminal_one_line_is_redrawn() -> None:
+def test_on_a_terminal_one_line_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("FDD_RAY_PLAIN", raising=False)
     stream = Terminal()
     with Reporter(stream).stage("round 1 score") as stage:
         stage.start(10)
