@@ -136,6 +136,8 @@ class Screen:
             while not self._stop and (left := drawn + AT_LEAST_S - time.monotonic()) > 0:
                 if output.size > _HELD or not self._read(output):
                     time.sleep(min(left, 0.02))
+            if drawn and time.monotonic() - drawn > EVERY_S + AT_LEAST_S:
+                time.sleep(0.1)  # perhaps the process was stopped: the main thread is to be told first
             self._frame(output.take())
             drawn = time.monotonic()
         while self._read(output):
@@ -241,7 +243,7 @@ class _Lines:
 
 def _plain(line: str) -> str:
     """A line as it would look on a terminal in the end, without anything that a terminal would obey."""
-    shown = _ESCAPES.sub("", line[: 2 * _LONGEST].rstrip("\r\n").expandtabs()).rpartition("\r")[2]
+    shown = _ESCAPES.sub("", line[: 2 * _LONGEST].rstrip("\r\n")).rpartition("\r")[2].expandtabs()
     return printable(shown[:_LONGEST])
 
 
