@@ -160,7 +160,7 @@ class _Artist:
 
     def _alike(self, state: str, rounds: list[_Round]) -> list[Text]:
         if state == "done":
-            return [self._done_round(number, stages) for number, stages in rounds]
+            return [line for number, stages in rounds for line in self._done_round(number, stages)]
         if state == "to come":
             first, last = rounds[0][0], rounds[-1][0]
             name = _name(first) if len(rounds) == 1 or first is None else f"rounds {first} to {last}"
@@ -172,18 +172,21 @@ class _Artist:
             lines += [line for stage in stages for line in self._stage(stage, f"{stage.stage:<10}", "  ")]
         return lines
 
-    def _done_round(self, number: int | None, stages: list[StageView]) -> Text:
+    def _done_round(self, number: int | None, stages: list[StageView]) -> list[Text]:
+        if len(stages) == 1 and not stages[0].scores:  # the problems of an evaluation
+            return self._stage(stages[0], f"{_name(number)} {stages[0].stage}", "")
         skipped = all(stage.state != "done" for stage in stages)
         seconds = sum(stage.seconds or 0.0 for stage in stages)
         made = {stage.stage: stage for stage in stages}
         source = made.get("curate" if number else "rationales")
         kept = f"{_percent(source.kept / source.rows)} kept" if source is not None and source.rows else ""
         scores = [f"{name} {100 * value:.1f} %" for stage in stages for name, value in stage.scores.items()]
-        return self._line(
+        line = self._line(
             self._mark("skipped" if skipped else "done"),
             (f"{_name(number):<12}  {duration(seconds):>6}  {kept:<10}  ", "dim" if skipped else ""),
             ("  ".join(scores), ""),
         )
+        return [line]
 
     def _stage(self, stage: StageView, name: str, indent: str) -> list[Text]:
         mark, seconds = self._mark(stage.state), duration(stage.seconds) if stage.seconds is not None else ""
