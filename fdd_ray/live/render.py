@@ -4,7 +4,7 @@
 
     tiny  at work for 4m10s
     /runs/tiny
-    ✓ base              6s              gsm8k 12.4 %
+    ✓ base score        6s  1,319 problems
     ▶ round 0
       ✓ problems        1s  300 of 310 kept
       ▶ rationales     45s  120/300 rows, 2.7/s, 1m07s left
@@ -12,6 +12,8 @@
       · finetune
       · score
     · rounds 1 to 3
+    accuracy %     base
+    gsm8k          12.4
     tokens: teacher 1.2M (1.0M in, 200.0k out)
     last finished 2s ago
 
@@ -66,20 +68,20 @@ def render(view: View, width: int, height: int | None = None, *, ascii_only: boo
         ascii_only: Use no other characters.
     """
     artist = _Artist(min(width, MOST_COLUMNS), ascii_only)
-    head, foot = artist.head(view), artist.foot(view)
+    head, scores, foot = artist.head(view), artist.scores(view.stages), artist.foot(view)
     rounds = [
         (number, list(stages)) for number, stages in itertools.groupby(view.stages, key=lambda stage: stage.round)
     ]
     body = artist.rounds(rounds)
     if height is not None:
+        room = height - len(head) - len(foot)
         for shorter in (artist.rounds_in_short, artist.work_only):
-            if len(head) + len(body) + len(foot) <= height:
-                break
-            body = shorter(rounds)
-        for part in (head, foot):
-            if len(head) + len(body) + len(foot) > height:
-                del part[1:]
-    return Group(*[*head, *body, *foot][:height])
+            if len(body) + len(scores) > room:
+                body = shorter(rounds)
+        for part, least in ((scores, 0), (head, 1), (foot, 1)):
+            if len(head) + len(body) + len(scores) + len(foot) > height:
+                del part[least:]
+    return Group(*[*head, *body, *scores, *foot][:height])
 
 
 def amount(number: float) -> str:
@@ -173,18 +175,17 @@ class _Artist:
         return lines
 
     def _done_round(self, number: int | None, stages: list[StageView]) -> list[Text]:
-        if len(stages) == 1 and not stages[0].scores:  # the problems of an evaluation
-            return self._stage(stages[0], f"{_name(number)} {stages[0].stage}", "")
+        if len(stages) == 1:
+            return self._stage(stages[0], f"{_name(number)} {stages[0].stage}".ljust(12), "")
         skipped = all(stage.state != "done" for stage in stages)
         seconds = sum(stage.seconds or 0.0 for stage in stages)
         made = {stage.stage: stage for stage in stages}
         source = made.get("curate" if number else "rationales")
         kept = f"{_percent(source.kept / source.rows)} kept" if source is not None and source.rows else ""
-        scores = [f"{name} {100 * value:.1f} %" for stage in stages for name, value in stage.scores.items()]
         line = self._line(
             self._mark("skipped" if skipped else "done"),
-            (f"{_name(number):<12}  {duration(seconds):>6}  {kept:<10}  ", "dim" if skipped else ""),
-            ("  ".join(scores), ""),
+            (f"{_name(number):<12}  {duration(seconds):>6}  {kept}", ""),
+            (" (done before)" if skipped else "", "dim"),
         )
         return [line]
 
@@ -195,7 +196,7 @@ class _Artist:
         begin: list[_Piece] = [(indent, ""), mark, (f"{name}  {seconds:>6}  ", "")]
         if stage.state in DONE:
             how = {"skipped": " (done before)", "copied": " (copied)"}.get(stage.state, "")
-            return [self._line(*begin, (_result(stage), ""), (how, "dim"))]
+            return [self._line(*begin, (stage.note, ""), (how, "dim"))]
         now, lines = stage.standing, []
         if stage.state == "stopped":
             how_far = stage.note if now is None or now.seconds is None else _share(now)
@@ -203,13 +204,13 @@ class _Artist:
         if now is None:
             return [self._line(*begin, (stage.note, ""))]
         if now.seconds is None:
-            lines.append(self._line(*begin, (now.detail or "starting", "")))
+            lines.append(self._line(*begin, ("starting", "")))
         else:
             lines.append(self._line(*begin, (", ".join(_numbers(now)), "")))
-            if now.total:
-                lines.append(self._bar(now, f"{indent}  "))
-            if now.detail:
-                lines.append(self._line((f"{indent}  ", ""), (now.detail, "dim")))
+        if now.seconds is not None and now.total:
+            lines.append(self._bar(now, f"{indent}  "))
+        if now.detail:
+            lines.append(self._line((f"{indent}  ", ""), (now.detail, "dim")))
         return lines
 
     def _bar(self, now: Standing, indent: str) -> Text:
@@ -221,6 +222,27 @@ class _Artist:
         full = round(cells * share)
         line, rest = ("#", "-") if self._ascii else ("━", "─")
         return self._line((indent, ""), (line * full, "cyan"), (rest * (cells - full), "dim"), (after, ""))
+
+    # -- accuracy by round ------------------------------------------------------------------------
+
+    def scores(self, stages: Sequence[StageView]) -> list[Text]:
+        """A row for each benchmark with a column for each student; the last ones, if there is not room for all."""
+        scored = [stage for stage in stages if stage.scores]
+        names = sorted({name for stage in scored for name in stage.scores})
+        if not names:
+            return []
+        first = max(10, min(max(len(name) for name in names), 24))
+        shown = scored[-max(1, (self._width - first) // 9) :]
+        heads = ["base" if stage.round is None else f"round {stage.round}"[-8:] for stage in shown]
+        rows = [("accuracy %", heads)]
+        for name in names:
+            values = [stage.scores.get(name) for stage in shown]
+            rows.append((name, ["" if value is None else f"{100 * value:.1f}" for value in values]))
+        return [
+            self._line((printable(name)[:first].ljust(first), "bold" if cells is heads else ""),
+                       ("".join(f" {cell:>8}" for cell in cells), "bold" if cells is heads else ""))
+            for name, cells in rows
+        ]  # fmt: skip
 
     # -- pieces -----------------------------------------------------------------------------------
 
@@ -261,11 +283,6 @@ def _name(round: int | None) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _result(stage: StageView) -> str:
-    scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in stage.scores.items())
-    return ", ".join(text for text in (scores, stage.note) if text)
 
 
 def _share(now: Standing) -> str:

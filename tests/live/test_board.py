@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -93,15 +95,27 @@ def test_a_stage_at_work_is_followed_and_one_that_fails_stays_as_it_was() -> Non
     assert view.state == "failed" and view.seconds == 8.0 and view.quiet_s is None
 
 
-def test_no_update_of_any_thread_is_lost() -> None:
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads take turns as often as they can, so that one is soon interrupted where it must not be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_no_update_of_any_thread_is_lost(quick_switches: None) -> None:
     board = Board("x", "/x", planned(0))
     told: list[int] = []
     progress = StageProgress("rationales", tell=lambda unit, count: told.append(count))
-    progress.start(8000)
+    progress.start(40_000)
     stop = threading.Event()
 
+    together = threading.Barrier(8)
+
     def work() -> None:
-        for _ in range(1000):
+        together.wait()
+        for _ in range(5000):
             progress.advance(1, kept=1)
             board.spent("teacher", 1, 2)
 
@@ -119,9 +133,9 @@ def test_no_update_of_any_thread_is_lost() -> None:
         stop.set()
         drawing.join()
         view = board.view()
-    assert view.tokens == {"teacher": (8000, 16000)}
+    assert view.tokens == {"teacher": (40_000, 80_000)}
     standing = _stage(view, 0, "rationales").standing
-    assert standing is not None and (standing.done, standing.kept, sum(told)) == (8000, 8000, 8000)
+    assert standing is not None and (standing.done, standing.kept, sum(told)) == (40_000, 40_000, 40_000)
 
 
 def test_without_a_terminal_the_reporter_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,9 @@ def _view(standing: Standing | None = AT_WORK, **changes: object) -> View:
     for stage in planned(8):
         match stage.round, stage.stage:
             case None, _:
-                stage = dataclasses.replace(stage, state="skipped", seconds=6.0, scores={"gsm8k": 0.1236})
+                stage = dataclasses.replace(
+                    stage, state="skipped", seconds=6.0, note="1,319 problems", scores={"gsm8k": 0.1236}
+                )
             case 0, "rationales":
                 stage = dataclasses.replace(stage, state="done", seconds=125.0, kept=380, rows=400)
             case 0, "score":
@@ -52,8 +54,8 @@ def test_what_a_person_sees_in_the_middle_of_a_run() -> None:
     assert _plain(_view()) == [
         "tiny  at work for 4m10s",
         "/runs/tiny",
-        "✓ base              6s              gsm8k 12.4 %",
-        "✓ round 0        2m55s  95 % kept   gsm8k 45.0 %  svamp 60.0 %",
+        "✓ base score        6s  1,319 problems (done before)",
+        "✓ round 0        2m55s  95 % kept",
         "▶ round 1",
         "  ✓ split           1s  120 easy, 280 hard",
         "  ▶ synthesise   1m01s  330/600 rows, 5.0/s, 54s left",
@@ -63,6 +65,9 @@ def test_what_a_person_sees_in_the_middle_of_a_run() -> None:
         "  · finetune",
         "  · score",
         "· rounds 2 to 8",
+        "accuracy %     base  round 0",
+        "gsm8k          12.4     45.0",
+        "svamp                   60.0",
         "tokens: teacher 1.2M, student 20.3k; money 1.50",
         "last finished 2s ago",
     ]
@@ -105,6 +110,10 @@ def test_a_low_window_tells_finished_rounds_in_one_line_and_then_the_work_alone(
     lines = _plain(view, height=19)
     assert lines[2:5] == ["✓ base to round 3  20m00s", "✓ round 4        5m00s", "▶ round 5"]
     assert lines[-3] == "· rounds 6 to 8"
+    assert _plain(_view(), height=13)[-5:-2] == [
+        "accuracy %     base  round 0", "gsm8k          12.4     45.0", "svamp                   60.0",
+    ]  # fmt: skip
+    assert not any("accuracy" in line for line in _plain(_view(), height=9))
     lines = _plain(view, height=10)
     assert lines[2].startswith("▶ round 5 split") and "330/600" in lines[2] and lines[-1] == "last finished 2s ago"
 
