@@ -202,7 +202,7 @@ class _Artist:
             how_far = stage.note if now is None or now.seconds is None else _share(now)
             return [self._line(*begin, ("unfinished", "red"), (f", {how_far}" if how_far else "", ""))]
         if now is None:
-            return [self._line(*begin, (stage.note, ""))]
+            return [self._line(*begin, (stage.note or "at work", ""))]
         if now.seconds is None:
             lines.append(self._line(*begin, ("starting", "")))
         else:

@@ -124,7 +124,7 @@ class Screen:
                 os.close(self._wake)
             # Other threads, and processes that we started, may still write into the pipe, and must not die of it.
             self._ended.set()
-            while select.select([self._output], [], []) and (data := _read_some(self._output)):
+            while _ready(self._output) and (data := _read_some(self._output)):
                 self._write(data)
             for fd in (self._output, self._woken, self._terminal):
                 os.close(fd)
@@ -148,8 +148,7 @@ class Screen:
 
     def _wait(self, until: float) -> None:
         """Sleep until there is something to say."""
-        readable, _, _ = select.select([self._output, self._woken], [], [], max(0.0, until - time.monotonic()))
-        if self._woken in readable:
+        if self._woken in _ready(self._output, self._woken, seconds=max(0.0, until - time.monotonic())):
             os.read(self._woken, _READ)
 
     def _read(self, output: _Lines) -> bool:
@@ -214,7 +213,7 @@ class Screen:
                 try:
                     data = data[os.write(self._terminal, data) :]
                 except BlockingIOError:
-                    select.select([], [self._terminal], [])
+                    _ready(self._terminal, event=select.POLLOUT)
 
 
 class _Lines:
@@ -245,6 +244,14 @@ def _plain(line: str) -> str:
     """A line as it would look on a terminal in the end, without anything that a terminal would obey."""
     shown = _ESCAPES.sub("", line[: 2 * _LONGEST].rstrip("\r\n")).rpartition("\r")[2].expandtabs()
     return printable(shown[:_LONGEST])
+
+
+def _ready(*fds: int, seconds: float | None = None, event: int = select.POLLIN) -> set[int]:
+    """Which of these can be read; waits until one can, or for so long."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, event)
+    return {fd for fd, _ in poll.poll(None if seconds is None else 1000 * seconds)}
 
 
 def _read_some(pipe: int) -> bytes:

@@ -15,7 +15,7 @@ NOBODY = "http://127.0.0.1:9/v1"
 
 def _run(storage: Path) -> list[str]:
     """A run whose teacher is an endpoint that nobody serves: it ends before Ray starts, in its second stage."""
-    plain = f"{{model: x, endpoint: '{NOBODY}', api_key_env: null}}"
+    plain = f"{{model: x, endpoint: '{NOBODY}', api_key_env: null, request_tries: 1}}"
     return ["run", str(ROOT / "jobs" / "tiny.yaml"), "--set", f"storage={storage}", "--set", f"teacher={plain}"]
 
 
@@ -38,7 +38,16 @@ def test_run_shows_what_was_done_before_and_how_it_failed(tmp_path: Path) -> Non
 def test_evaluate_shows_what_it_evaluates(tmp_path: Path) -> None:
     problems = tmp_path / "x.jsonl"
     problems.write_text('{"question": "How many are 2 and 3 apples?", "answer": "5"}\n')
-    more = ["--benchmark", f"x={problems}", "--format", "jsonl", "--set", f"storage={tmp_path}/runs"]
+    more = [
+        "--set",
+        "student.request_tries=1",
+        "--benchmark",
+        f"x={problems}",
+        "--format",
+        "jsonl",
+        "--set",
+        f"storage={tmp_path}/runs",
+    ]
     with terminal(*CLI, "evaluate", "some-model", "--endpoint", NOBODY, *more) as found:
         assert found.end() == 5
         lines = [line for line in found.all_lines() if line]
@@ -55,7 +64,7 @@ def test_a_run_that_is_refused_at_once(tmp_path: Path) -> None:
         assert any("is torn" in line for line in found.all_lines())
 
 
-@pytest.mark.parametrize("plain", [{"FDD_RAY_PLAIN": "1"}, {"CI": "1"}])
+@pytest.mark.parametrize("plain", [{"FDD_RAY_PLAIN": "1"}])
 def test_run_with_plain_lines(tmp_path: Path, plain: dict[str, str]) -> None:
     with terminal(*CLI, *_run(tmp_path), columns=300, **plain) as found:
         assert found.end() == 5
