@@ -95,6 +95,19 @@ def main(scene: str) -> None:
                     time.sleep(1.0)
             case "wait":
                 rows(board, reporter, 60.0)
+            case "child":
+                child = subprocess.Popen(["sh", "-c", "echo early-child; sleep 2; echo late-child"])
+                rows(board, reporter, 1.0)
+            case "twice":
+                rows(board, reporter, 1.0)
+    if scene == "child":
+        assert child.wait() == 0, "it must not die of a pipe that nobody reads"
+        time.sleep(0.3)
+    if scene == "twice":
+        print("between", flush=True)
+        second = Board("second", DIRECTORY, planned(0))
+        with reporting(second) as reporter:
+            rows(second, reporter, 1.0)
     print("after the view")
 
 

@@ -38,16 +38,8 @@ def test_run_shows_what_was_done_before_and_how_it_failed(tmp_path: Path) -> Non
 def test_evaluate_shows_what_it_evaluates(tmp_path: Path) -> None:
     problems = tmp_path / "x.jsonl"
     problems.write_text('{"question": "How many are 2 and 3 apples?", "answer": "5"}\n')
-    more = [
-        "--set",
-        "student.request_tries=1",
-        "--benchmark",
-        f"x={problems}",
-        "--format",
-        "jsonl",
-        "--set",
-        f"storage={tmp_path}/runs",
-    ]
+    more = ["--benchmark", f"x={problems}", "--format", "jsonl", "--set", f"storage={tmp_path}/runs"]
+    more += ["--set", "student.request_tries=1"]
     with terminal(*CLI, "evaluate", "some-model", "--endpoint", NOBODY, *more) as found:
         assert found.end() == 5
         lines = [line for line in found.all_lines() if line]

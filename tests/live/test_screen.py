@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,35 @@ def test_an_error_is_told_below_the_last_state() -> None:
         assert any(re.fullmatch(r"  ✗ rationales +\ds  unfinished, 7/20 rows", line) for line in lines)
         assert lines[-1] == "ValueError: something broke" and view < lines.index("ValueError: something broke")
         assert found.cursor_is_visible and b"\x1b[?7l" in found.sent and found.sent.count(b"\x1b[?7h") > 1
+
+
+def test_a_process_that_outlives_the_view_still_has_its_output() -> None:
+    with terminal(*ACTING, "child") as found:
+        assert found.end() == 0
+        lines = found.all_lines()
+        title = lines.index(_views(lines)[0])
+        assert lines.index("early-child") < title < lines.index("late-child") < lines.index("after the view")
+
+
+def test_one_run_after_another_as_in_a_comparison() -> None:
+    with terminal(*ACTING, "twice") as found:
+        assert found.end() == 0
+        lines = [line for line in found.all_lines() if line]
+        first = lines.index(_views(lines)[0])
+        (second,) = (number for number, line in enumerate(lines) if line.startswith("second  finished after "))
+        assert first < lines.index("between") < second < lines.index("after the view")
+
+
+def test_standard_output_that_goes_to_a_file_goes_there(tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, sys\n"
+        f"os.dup2(os.open({str(tmp_path / 'out')!r}, os.O_WRONLY | os.O_CREAT), 1)\n"
+        "sys.argv = ['acting', 'finish']\nrunpy.run_module('tests.live.acting', run_name='__main__')"
+    )
+    with terminal("-c", code) as found:
+        assert found.end() == 0
+        assert len(_views(found.all_lines())) == 1 and "after the view" not in found.all_lines()
+    assert (tmp_path / "out").read_text() == "after the view\n"
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGKILL"])
