@@ -100,12 +100,16 @@ def test_standard_output_that_goes_to_a_file_goes_there(tmp_path: Path) -> None:
     code = (
         "import os, runpy, sys\n"
         f"os.dup2(os.open({str(tmp_path / 'out')!r}, os.O_WRONLY | os.O_CREAT), 1)\n"
-        "sys.argv = ['acting', 'finish']\nrunpy.run_module('tests.live.acting', run_name='__main__')"
+        "sys.argv = ['acting', 'noise']\nrunpy.run_module('tests.live.acting', run_name='__main__')"
     )
     with terminal("-c", code) as found:
         assert found.end() == 0
-        assert len(_views(found.all_lines())) == 1 and "after the view" not in found.all_lines()
-    assert (tmp_path / "out").read_text() == "after the view\n"
+        lines = found.all_lines()
+    assert len(_views(lines)) == 1 and lines.count("stderr-3") == 1 and "stdout-3" not in lines
+    written = (tmp_path / "out").read_text().splitlines()
+    assert sorted(written) == sorted(
+        [*(f"{name}-{n}" for name in ("stdout", "child") for n in range(15)), "after the view"]
+    )
 
 
 @pytest.mark.parametrize("how", ["ctrl-c", "SIGTERM", "SIGKILL"])
