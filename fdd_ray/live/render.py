@@ -19,7 +19,7 @@
 
 Whatever is shown goes through `fdd_ray.nodes.printable` and is never read as markup: names, folders and details
 come from files and other processes. Where there are more lines than room, finished rounds are told in one line,
-then the stages to come are left out.
+then of all stages only the one at work is shown, then accuracy is left out.
 """
 
 from __future__ import annotations

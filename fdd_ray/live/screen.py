@@ -140,7 +140,8 @@ class Screen:
                 time.sleep(0.1)  # perhaps the process was stopped: the main thread is to be told first
             self._frame(output.take())
             drawn = time.monotonic()
-        while self._read(output):
+        until = time.monotonic() + EVERY_S  # others may go on writing
+        while self._read(output) and time.monotonic() < until:
             pass
         with self._lock:  # what is said from now on is said below the view
             self._closed = True
