@@ -136,6 +136,8 @@ class Screen:
             while not self._stop and (left := drawn + AT_LEAST_S - time.monotonic()) > 0:
                 if output.size > _HELD or not self._read(output):
                     time.sleep(min(left, 0.02))
+            if self._stop:
+                break
             if drawn and time.monotonic() - drawn > EVERY_S + AT_LEAST_S:
                 time.sleep(0.1)  # perhaps the process was stopped: the main thread is to be told first
             self._frame(output.take())
