@@ -71,8 +71,14 @@ class Meter:
         self._money = money
         self._seconds = seconds
         self._clock = clock
+        self._running_money = 0.0
         self._begun: float | None = None
         self._per_second: Callable[[], float] = _nothing
+
+    @property
+    def money(self) -> float:
+        """Money so far; of the stage at work as of the last look at the budget, about every second."""
+        return self._money + self._running_money
 
     def begin(self, money_per_second: Callable[[], float] | None = None) -> None:
         """A stage begins to work; what it reserves at any moment costs ``money_per_second()``."""
@@ -84,7 +90,7 @@ class Meter:
             seconds = self._clock() - self._begun
             self._seconds += seconds
             self._money += seconds * self._per_second()
-            self._begun = None
+            self._begun, self._running_money = None, 0.0
 
     def add(self, teacher_tokens: int = 0, money: float = 0.0) -> None:
         """Tokens were used."""
@@ -94,9 +100,10 @@ class Meter:
     def exceeded(self) -> str:
         """Which part of the budget is used up, in words; empty if none is."""
         running = self._clock() - self._begun if self._begun is not None else 0.0
+        self._running_money = running * self._per_second()
         for key, used, limit in [
             ("teacher_tokens", self._tokens, self._settings.teacher_tokens),
-            ("money", self._money + running * self._per_second(), self._settings.money),
+            ("money", self.money, self._settings.money),
             ("hours", (self._seconds + running) / 3600, self._settings.hours),
         ]:
             if limit is not None and used >= limit:

@@ -13,7 +13,10 @@ from fdd_ray import __version__
 from fdd_ray.commands import cleaning, comparing, models, planning, runs
 from fdd_ray.errors import FddError
 
-_EXIT_CODES = """\
+_NOTES = """\
+environment:
+  FDD_RAY_PLAIN=1 plain lines in place of the live view on a terminal    NO_COLOR=1 no colours
+
 exit codes:
   0 done    2 bad usage or experiment    3 problems unreadable    4 run directory unusable
   5 engines failed    6 fine-tuning failed    7 a stage's result is not good enough to go on
@@ -43,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fdd-ray",
         description="Feedback-Driven Distillation on Ray: a teacher, a small student, and rounds of feedback.",
-        epilog=_EXIT_CODES,
+        epilog=_NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fdd-ray {__version__}")

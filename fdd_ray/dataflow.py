@@ -102,7 +102,9 @@ class _BlockWorker:
         elif rows:
             written = rows
         tokens = {f"{kind}_tokens": sum(getattr(row, f"{kind}_tokens", 0) for row in written) for kind in _TOKENS}
-        return pa.table({key: [value] for key, value in {"part": name, "rows": len(written), **tokens}.items()})
+        kept = sum(getattr(row, "outcome", "") == "kept" for row in written)
+        summary = {"part": name, "rows": len(written), "kept": kept, **tokens}
+        return pa.table({key: [value] for key, value in summary.items()})
 
     async def _one_by_one(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of a block whose worker died again and again: one of them may be the cause.
@@ -181,6 +183,7 @@ def run_rows(
     total = sum(files.count_rows(path) for path in inputs)
     _forget_failures(folder, function.writes)
     done = len(_ids(folder, function.writes))
+    folder.note("rows counted", rows=total, done=done)
     progress.start(total, done)
     if done < total:
         _work(function, inputs, folder, flow, progress, overseer or Overseer())
@@ -216,7 +219,7 @@ def _work(
         ):
             if summary["rows"]:
                 folder.note("part written", **summary)
-                progress.advance(summary["rows"])
+                progress.advance(summary["rows"], summary["kept"])
             overseer.spent(function.role, summary["prompt_tokens"], summary["completion_tokens"])
     if brake.error is not None and progress.done < progress.total:
         raise brake.error

@@ -32,6 +32,9 @@ from fdd_ray.engines.base import EngineSettings, check_model, resolve_model
 from fdd_ray.engines.fleet import Fleet
 from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment
+from fdd_ray.live.board import Board
+from fdd_ray.live.reporter import reporting
+from fdd_ray.live.view import EVALUATION
 from fdd_ray.overseer import Overseer
 from fdd_ray.problems import SourceSettings, load_problems
 from fdd_ray.problems.load import LoadedProblems
@@ -41,8 +44,10 @@ from fdd_ray.records import Kind, Problem, Rejection, content_id, to_table
 from fdd_ray.settings import parse_settings, read_settings, setting, to_plain
 from fdd_ray.stages import problems as load
 from fdd_ray.stages.score import POOL, ScoreSettings, score, write_tasks
+from fdd_ray.store import files
 from fdd_ray.store.manifest import Counts, Manifest, StageResult, Usage, merge_counts
 from fdd_ray.store.run import Run, StageFolder
+from fdd_ray.store.spent import spent
 from fdd_ray.visibility import require_visible
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -170,7 +175,6 @@ def evaluate(settings: Evaluation, reporter: Reporter | None = None) -> Evaluate
     Raises:
         FddError: Whatever stopped it; the same call goes on from there.
     """
-    reporter = reporter or Reporter()
     problems = {
         name: load_problems(sources, seed=settings.seed, name=f"benchmark {name}")
         for name, sources in settings.benchmarks.items()
@@ -186,12 +190,18 @@ def evaluate(settings: Evaluation, reporter: Reporter | None = None) -> Evaluate
         "prompts": content_id("t", json.dumps(prompts.texts, sort_keys=True)),
     }
 
-    def announce(manifest: Manifest) -> None:
-        reporter.say(f"{manifest.label}: done before, skipped")
-
     described = yaml.safe_dump({"name": name, **plain}, sort_keys=False, allow_unicode=True)
-    with Run(directory, announce, described, reporter.say) as run, ExitStack() as stack:
-        reporter.say(
+    board = Board(f"evaluation of {settings.student.model}", files.absolute(directory), EVALUATION)
+    with ExitStack() as stack:
+        told = reporter or stack.enter_context(reporting(board))
+
+        def announce(manifest: Manifest) -> None:
+            told.say(f"{manifest.label}: done before, skipped")
+
+        run = stack.enter_context(Run(directory, announce, described, told.say, board.finished))
+        for role, counts in spent(run.directory).by_role.items():
+            told.spent(role, counts["prompt"], counts["completion"])
+        told.say(
             f"evaluating {settings.student.model} (prompts: {settings.prompts}, kind: {settings.kind}): {run.directory}"
         )
         read = run.once("problems", 0, {**shared, "asked": asked}, lambda folder: _keep_problems(folder, problems))
@@ -199,18 +209,22 @@ def evaluate(settings: Evaluation, reporter: Reporter | None = None) -> Evaluate
         def work(folder: StageFolder) -> StageResult:
             begun = time.monotonic()
             fleet = Fleet("student", settings.student, f"{name}-{content_id('d', run.directory)}")
-            overseer = Overseer(grace_s=settings.flow.grace_s, say=reporter.say)
-            with reporter.stage(f"score of {settings.student.model}") as progress:
+            overseer = Overseer(
+                grace_s=settings.flow.grace_s,
+                say=told.say,
+                tell=lambda role, prompt, completion, money: told.spent(role, prompt, completion),
+            )
+            with told.at_work("score", None), told.stage(f"score of {settings.student.model}") as progress:
                 tasks = write_tasks(folder, {name: found.problems for name, found in problems.items()})
                 _check_endpoint(settings.student)
-                stack.enter_context(ray_session(reporter))
+                stack.enter_context(ray_session(told))
                 overseer.watch_for_sigterm()
                 require_visible(run.directory)
                 stack.callback(fleet.release)
                 fleet.start()
                 fleet.wait(progress.waiting)
                 for note in fleet.notes:
-                    reporter.say(note)
+                    told.say(note)
                 result = score(
                     folder,
                     tasks,

@@ -13,6 +13,9 @@ from fdd_ray.engines.base import EngineSettings
 from fdd_ray.engines.folders import parameters_of
 from fdd_ray.errors import ExperimentError
 from fdd_ray.experiment import Experiment, load_experiment
+from fdd_ray.live.board import Board
+from fdd_ray.live.reporter import reporting
+from fdd_ray.live.view import planned
 from fdd_ray.loop import distill
 from fdd_ray.metrics import of_run
 from fdd_ray.progress import Reporter
@@ -42,16 +45,17 @@ def run_experiment(path: str | Path, overrides: Iterable[str] = (), *, from_stag
         FddError: Whatever stopped it; the run directory stays whole and the same call goes on from there.
     """
     experiment = load_experiment(path, overrides)
-    reporter = Reporter()
     if fork:
         source = experiment.directory
         experiment = _renamed(experiment, fork)
         write_fork(experiment.directory, source)
-    reporter.say(f"experiment {experiment.name}: {experiment.directory}")
-    if note := _note_on_size(experiment.student):
-        reporter.say(note)
-    with _workshop(experiment, reporter, from_stage=from_stage) as workshop:
-        distill(workshop, experiment.rounds)
+    board = Board(experiment.name, experiment.directory, planned(experiment.rounds))
+    with reporting(board) as reporter:
+        reporter.say(f"experiment {experiment.name}: {experiment.directory}")
+        if note := _note_on_size(experiment.student):
+            reporter.say(note)
+        with _workshop(experiment, reporter, board, from_stage=from_stage) as workshop:
+            distill(workshop, experiment.rounds)
     print(rounds_table(read_status(experiment.directory)))
     reporter.say(f"finished: {experiment.directory}")
     return experiment.directory
@@ -94,7 +98,7 @@ def _shown(experiment: Experiment) -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def _workshop(
-    experiment: Experiment, reporter: Reporter, *, start_early: bool = True, from_stage: str = ""
+    experiment: Experiment, reporter: Reporter, board: Board, *, start_early: bool = True, from_stage: str = ""
 ) -> Iterator[Workshop]:
     """The workshop of a run whose lease is held."""
 
@@ -107,6 +111,7 @@ def _workshop(
     )
 
     def finished(manifest: Manifest) -> None:
+        board.finished(manifest)
         of_run(experiment.name).finished(manifest)
         tracking.finished(manifest)
 

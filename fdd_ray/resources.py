@@ -69,8 +69,11 @@ class Resources:
             {fleet.role: fleet.settings.cost for fleet in self._fleets()},
             grace_s=experiment.flow.grace_s,
             say=reporter.say,
-            tell=self._metrics.spent,
+            tell=self._spent,
         )
+        for role, counts in before.by_role.items():
+            reporter.spent(role, counts["prompt"], counts["completion"])
+        reporter.charge(lambda: self.overseer.meter.money)
         self._prompts = prompts
         self._start_early = start_early
         self._stack = contextlib.ExitStack()
@@ -159,7 +162,7 @@ class Resources:
             self._begun, self._held = time.monotonic(), []
             meter.begin(self._money_per_second)
             try:
-                with self._metrics.stage(folder.name, folder.round):
+                with self._metrics.stage(folder.name, folder.round), self.reporter.at_work(folder.name, folder.round):
                     result = work(folder)
             finally:
                 engines, cpus, gpus = self._end_stage(time.monotonic() - self._begun)
@@ -183,6 +186,10 @@ class Resources:
     def require_budget(self) -> None:
         """Raise `BudgetError` if the budget is used up; to be called every second by what works without rows."""
         self.overseer.meter.require("fine-tuning")
+
+    def _spent(self, role: str, prompt_tokens: int, completion_tokens: int, money: float) -> None:
+        self._metrics.spent(role, prompt_tokens, completion_tokens, money)
+        self.reporter.spent(role, prompt_tokens, completion_tokens)
 
     def _check_endpoint(self) -> None:
         """Say that a teacher's endpoint does not serve before anything is claimed on the cluster.

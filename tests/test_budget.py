@@ -42,8 +42,11 @@ def test_time_and_what_is_reserved_cost_while_a_stage_works() -> None:
     now = 400.0
     assert meter.exceeded() == ""
     now = 600.0
+    assert meter.money == pytest.approx(8), "as of the last look"
     assert meter.exceeded().startswith("budget.money = 10")
+    assert meter.money == pytest.approx(12)
     meter.end()
+    assert meter.money == pytest.approx(12)
     now = 5000.0
     assert meter.exceeded() == "budget.money = 10 is used up (12 so far)"
 

@@ -23,6 +23,7 @@ from fdd_ray.overseer import Overseer
 from fdd_ray.progress import StageProgress
 from fdd_ray.records import Outcome, content_id, from_table, schema_of, to_table
 from fdd_ray.store import files
+from fdd_ray.store.ledger import read_ledger
 from fdd_ray.store.run import Counts, Run, StageFolder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("ray_local")]
@@ -124,6 +125,20 @@ def test_rows_that_were_written_are_not_asked_again(folder: StageFolder, marks: 
     assert result.counts.rows == 19 and sum(row.number == -1 for row in _rows(folder)) == 9
     again = run_rows(Square(str(marks)), [folder.file("input.parquet")], folder, FLOW, StageProgress("x"))
     assert again.counts == result.counts and sum(_calls(marks).values()) == 10
+
+
+def test_the_ledger_and_the_progress_tell_how_far_it_is_and_what_was_kept(folder: StageFolder, marks: Path) -> None:
+    folder.write("part-b-before.parquet", to_table([Told(content_id("a", "1"), 1, "kept", "", 1, 1)], Told))
+    progress = StageProgress("x")
+    run_rows(Square(str(marks)), [_input(folder, list(range(1, 10)))], folder, FLOW, progress)
+    events = read_ledger(str(Path(folder.path).parents[1]))
+    (counted,) = (event for event in events if event["event"] == "rows counted")
+    assert (counted["rows"], counted["done"], counted["stage"], counted["round"]) == (9, 1, "rationales", 0)
+    parts = [event for event in events if event["event"] == "part written"]
+    assert (sum(part["rows"] for part in parts), sum(part["kept"] for part in parts)) == (8, 4)
+    now = progress.standing()
+    assert (now.done, now.resumed, now.kept, now.total) == (9, 1, 4, 9)
+    assert now.longest_s is not None and now.seconds is not None and 0 < now.longest_s <= now.seconds
 
 
 def test_a_map_actor_that_dies_loses_and_doubles_nothing(folder: StageFolder, marks: Path) -> None:

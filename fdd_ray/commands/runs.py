@@ -24,7 +24,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     status = commands.add_parser("status", help="where a run stands")
     status.add_argument("run", help="a run directory, such as runs/tiny")
-    add_json(status)
+    ways = status.add_mutually_exclusive_group()
+    add_json(ways)
+    ways.add_argument("--watch", action="store_true", help="go on showing it, every few seconds, until the run ends")
     status.set_defaults(command=_status)
 
     settings = commands.add_parser("settings", help="every setting of an experiment, with its default and meaning")
@@ -68,13 +70,23 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    from fdd_ray.progress import can_redraw
     from fdd_ray.report.status import driver_line, read_status
 
+    if options.watch:
+        from fdd_ray.report.watch import watch
+
+        try:
+            watch(options.run, sys.stdout)
+        except KeyboardInterrupt:
+            print("no longer watching; the run goes on without it")
+            return 0
     status = read_status(options.run)
     if options.json:
         print_json(status)
     else:
-        _print_tables(status)
+        if not options.watch or not can_redraw(sys.stdout):  # else the view has shown it
+            _print_tables(status)
         print(driver_line(status))
     return 0
 

@@ -59,7 +59,7 @@ def read_status(directory: str) -> dict[str, Any]:
         "rounds": rounds,
         "base": {"accuracy": _benchmarks(base, "accuracy"), **_more(base)},
         "stages": stages,
-        "driver": _driver(directory),
+        "driver": read_driver(directory, read_ledger(directory)),
         "spent": dataclasses.asdict(spent(directory)),
     }
 
@@ -90,10 +90,9 @@ def driver_line(status: Mapping[str, Any], now: float | None = None) -> str:
     )
 
 
-def _driver(directory: str) -> dict[str, Any]:
-    """Who drives the run, by its lease, when it last gave a sign, and how it ended, by the ledger."""
+def read_driver(directory: str, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Who drives the run, by its lease, when it last gave a sign, and how it ended, by the events of its ledger."""
     holder = read_holder(directory)
-    events = read_ledger(directory)
     times = [float(event["time"]) for event in events[-1:]]
     alive = holder is not None and holder.seems_alive()
     known = {

@@ -10,8 +10,9 @@ Events and their fields, beside ``time`` and ``event``:
 
 - ``run started``, ``run resumed``: ``host``, ``pid``, ``version``; ``run ended``: ``reason`` (finished,
   interrupted, failed) and ``error``. A driver that was killed leaves no such line.
-- ``stage started``: ``fingerprint``; ``part written``: ``part``, ``rows``; ``stage finished``: ``counts``,
-  ``tokens``, ``usage``, ``seconds``; ``stage copied``: ``source``; ``stage set aside``: ``place``.
+- ``stage started``: ``fingerprint``; ``rows counted``: ``rows`` that a stage has, ``done`` of them before;
+  ``part written``: ``part``, ``rows``, ``kept``; ``stage finished``: ``counts``, ``tokens``, ``usage``,
+  ``seconds``; ``stage copied``: ``source``; ``stage set aside``: ``place``.
 - ``torn part set aside``: ``part``, ``place``, ``bytes``; ``failed rows are asked again``: ``part``, ``rows``.
 """
 
@@ -95,6 +96,7 @@ def _is_event(event: Any) -> bool:
     """Whether a line has what every event has, and numbers where numbers are counted."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return False
-    counted = event["event"] in ("part written", "failed rows are asked again")
-    numbers: list[Any] = [event.get("time"), event.get("rows") if counted else 0]
+    begun = event["event"] == "rows counted"
+    counted = begun or event["event"] in ("part written", "failed rows are asked again")
+    numbers: list[Any] = [event.get("time"), event.get("rows") if counted else 0, event.get("done") if begun else 0]
     return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -49,6 +49,7 @@ class Spent:
 
     Attributes:
         tokens: ``prompt`` and ``completion`` tokens by model.
+        by_role: The same by who was asked: ``teacher``, ``student``.
         seconds: ``stage`` (wall-clock seconds of finished stages), ``engine``, ``cpu`` and ``gpu``.
         money: In the currency of the experiment's prices; 0 where it gives none.
         lost: What of it was in vain.
@@ -58,12 +59,14 @@ class Spent:
     seconds: Mapping[str, float]
     money: float
     lost: Lost
+    by_role: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def spent(directory: str) -> Spent:
     """What the run at ``directory`` cost so far; it may be live, dead or finished, local or not."""
     directory = files.absolute(directory)
     tokens: Counter[tuple[str, str]] = Counter()
+    roles: Counter[tuple[str, str]] = Counter()
     seconds = dict.fromkeys(("stage", "engine", "cpu", "gpu"), 0.0)
     money = 0.0
     superseded = 0
@@ -74,6 +77,7 @@ def spent(directory: str) -> Spent:
             continue
         here = stage_tokens(item)
         tokens.update(here)
+        roles.update(_by_role(item, here))
         if not in_use:
             superseded += sum(here.values())
         if item.manifest is not None:
@@ -84,11 +88,12 @@ def spent(directory: str) -> Spent:
                 seconds["cpu"] += usage.cpu_seconds
                 seconds["gpu"] += usage.gpu_seconds
                 money += usage.money
-    by_model: dict[str, dict[str, int]] = {}
-    for (model, kind), number in sorted(tokens.items()):
-        by_model.setdefault(model, dict.fromkeys(_KINDS, 0))[kind] = number
     return Spent(
-        by_model, {name: round(value, 2) for name, value in seconds.items()}, money, _lost(events, superseded, alive)
+        tokens=_nested(tokens),
+        seconds={name: round(value, 2) for name, value in seconds.items()},
+        money=money,
+        lost=_lost(events, superseded, alive),
+        by_role=_nested(roles),
     )
 
 
@@ -103,11 +108,31 @@ def stage_tokens(item: Found) -> Counter[tuple[str, str]]:
         for name, counts in by_name.items():
             found.update({(name, kind): int(number) for kind, number in counts.items()})
         return found
-    role = next((role for role in _ROLES if isinstance(item.depends_on.get(role), Mapping)), None)
+    role = _role(item)
     if role is not None:
         model = _model(item.depends_on, role)
         for kind, number in _tokens_in_parts(item.path).items():
             found[model, kind] += number
+    return found
+
+
+def _by_role(item: Found, here: Mapping[tuple[str, str], int]) -> Counter[tuple[str, str]]:
+    """Tokens of a stage by (role, kind); ``here`` are those by model."""
+    if item.manifest is not None:
+        counted = item.manifest.tokens.items()
+        return Counter({(role, kind): int(number) for role, kinds in counted for kind, number in kinds.items()})
+    return Counter({(_role(item) or "", kind): number for (_, kind), number in here.items()})
+
+
+def _role(item: Found) -> str | None:
+    """Who is asked in an unfinished stage."""
+    return next((role for role in _ROLES if isinstance(item.depends_on.get(role), Mapping)), None)
+
+
+def _nested(tokens: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (name, kind), number in sorted(tokens.items()):
+        found.setdefault(name, dict.fromkeys(_KINDS, 0))[kind] = number
     return found
 
 

@@ -55,6 +55,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_unfinished_stage_costs_what_its_parts_hold(root: str) -> None:
     _begin(root)
     assert spent(root).tokens == {"big": {"prompt": 100, "completion": 200}}
+    assert spent(root).by_role == {"teacher": {"prompt": 100, "completion": 200}}
     (stage,) = read_status(root)["stages"]
     place = {"stage": "rationales", "round": 0, "path": f"{root}/round-00/rationales"}
     assert stage == {**place, "done": False, "rows_written": 10}
@@ -73,6 +74,7 @@ def test_a_resume_counts_each_row_once_and_hides_no_loss(root: str) -> None:
         run.once("rationales", 0, TEACHER, _work)
     cost = spent(root)
     assert cost.tokens == {"big": {"prompt": 300, "completion": 600}}
+    assert cost.by_role == {"teacher": {"prompt": 300, "completion": 600}}
     assert cost.lost == Lost(superseded_tokens=450, failed_rows=4, torn_parts=1)
 
 
@@ -88,6 +90,7 @@ def test_seconds_and_money_add_up_and_survive_the_manifest(root: str) -> None:
         assert run.once("synthesise", 1, TEACHER, work).usage == usage
     cost = spent(root)
     assert cost.tokens == {"big-2": {"prompt": 10, "completion": 2}}
+    assert cost.by_role == {"teacher": {"prompt": 10, "completion": 2}}
     assert (cost.seconds["engine"], cost.seconds["cpu"], cost.seconds["gpu"], cost.money) == (4, 6, 8, 1.0)
     finished = [event for event in read_ledger(root) if event["event"] == "stage finished"]
     assert [event["usage"]["money"] for event in finished] == [0.5, 0.5]
