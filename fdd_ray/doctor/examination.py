@@ -185,7 +185,7 @@ class _Examination:
         places = self._places()
         if places is not None:
             there, grows, where = places
-            yield from look_at_room(experiment, there, grows=grows, where=where)
+            yield from look_at_room(experiment, there, grows=grows, where=where, joined=self._told is not None)
 
     def _memory(self, experiment: Experiment) -> Iterator[Finding]:
         places = self._places()
@@ -225,7 +225,7 @@ class _Examination:
 
 def extras_of(experiment: Experiment) -> frozenset[str]:
     """The extras of the package without which an experiment does not run."""
-    needed: set[str] = {name for name in experiment.track if name != "tensorboard"}
+    needed: set[str] = set()  # trackers are seen to with the settings
     paths = [experiment.storage, *(source.path for source in experiment.pool)]
     paths += [source.path for sources in experiment.benchmarks.values() for source in sources]
     for role in roles_of(experiment).values():

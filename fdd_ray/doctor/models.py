@@ -19,13 +19,12 @@ from fdd_ray.doctor.findings import Finding, note, of_error, ok, problem
 from fdd_ray.doctor.memory import Weights
 from fdd_ray.doctor.sizes import gib
 from fdd_ray.engines.base import EngineSettings, check_model, resolve_model
-from fdd_ray.engines.folders import check_model_folder, read_object
+from fdd_ray.engines.folders import TOKENIZERS, check_model_folder, read_object
 from fdd_ray.errors import EngineError, ExperimentError, StoreError
 from fdd_ray.planning.models import size_of
 from fdd_ray.store import files
 
 _BYTES_PER_PARAMETER: Final = 2  # as models are published
-_GUESSED: Final = "assumed, for its name does not say"
 
 
 def look_at_model(role: str, settings: EngineSettings) -> Iterator[Finding]:
@@ -157,24 +156,39 @@ def _elsewhere(role: str, place: str) -> Iterator[Finding]:
 
 def _hub(role: str, settings: EngineSettings, name: str) -> Iterator[Finding]:
     folder = cached(name, settings.revision)
-    why = ""
-    if folder is not None:
-        try:
-            check_model_folder(
-                folder,
-                trust_remote_code=settings.trust_remote_code,
-                engine_args=settings.engine_args,
-                engine=settings.engine,
-            )
-        except ExperimentError as error:
-            why = str(error).rpartition("; ")[0]
-            if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) and "missing" not in why:
-                yield of_error(error, f"{role}: ")
-                return
-        else:
-            yield from _folder(role, settings, folder)
+    if folder is None:
+        yield from _download(role, name, "")
+        return
+    try:
+        check_model_folder(
+            folder,
+            trust_remote_code=settings.trust_remote_code,
+            engine_args=settings.engine_args,
+            engine=settings.engine,
+        )
+    except ExperimentError as error:
+        # Files that are missing will be fetched; those that are there and broken will not be fetched again.
+        absent = _absent(folder)
+        if absent and not str(error).startswith(str(folder / "config.json")):
+            yield from _download(role, name, f"{absent} missing")
             return
-    yield from _download(role, name, why)
+        yield of_error(error, f"{role}: ")
+        return
+    yield from _folder(role, settings, folder)
+
+
+def _absent(folder: Path) -> str:
+    """What of a model is not in the cache; empty if all is there."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named = read_object(index).get("weight_map")
+        shards = set(named.values()) if isinstance(named, dict) else set()
+        lacking = sum(not (folder / str(shard)).is_file() for shard in shards)
+        if lacking:
+            return f"{lacking} of {len(shards)} files of weights are"
+    elif not any(folder.glob("*.safetensors")):
+        return "its weights are"
+    return "" if any((folder / name).is_file() for name in TOKENIZERS) else "its tokenizer is"
 
 
 def _download(role: str, name: str, why: str) -> Iterator[Finding]:

@@ -87,7 +87,9 @@ def roles_of(experiment: Experiment) -> dict[str, EngineSettings]:
     return {**teacher, "student": experiment.student}
 
 
-def look_at_room(experiment: Experiment, nodes: Sequence[Node], *, grows: bool, where: str) -> Iterator[Finding]:
+def look_at_room(
+    experiment: Experiment, nodes: Sequence[Node], *, grows: bool, where: str, joined: bool = True
+) -> Iterator[Finding]:
     """Whether each role finds room.
 
     Args:
@@ -95,6 +97,7 @@ def look_at_room(experiment: Experiment, nodes: Sequence[Node], *, grows: bool, 
         nodes: The nodes that are up.
         grows: Whether more nodes may come, of kinds that nobody here knows.
         where: What the nodes are called, such as ``this machine``.
+        joined: Whether they are those of a cluster, and not just this machine.
     """
     needs = needs_of(experiment, nodes)
     yield _gpus(needs, nodes, where)
@@ -119,7 +122,8 @@ def look_at_room(experiment: Experiment, nodes: Sequence[Node], *, grows: bool, 
                 f"see that a node group has {need.shape}, and labels and resources as they are asked for",
             )
         else:
-            yield problem(found, f"{_ways(need)}; or give the cluster more nodes", need.error)
+            more = "give the cluster more nodes" if joined else "look at it from the cluster it is meant for (RAY_ADDRESS)"
+            yield problem(found, f"{more}, or {_ways(need)}", need.error)
     engines = [need for need in needs if need.unit == "engine" and any(any(b.values()) for b in need.shape.bundles)]
     together = [need.shape for need in engines for _ in range(need.least)]
     if len(engines) > 1 and all(fit([need.shape] * need.least, nodes) for need in engines) and not fit(together, nodes):
