@@ -26,7 +26,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from fdd_ray.doctor import Subject, examine, exit_code
+    from fdd_ray.doctor.examination import Subject, examine
+    from fdd_ray.doctor.findings import exit_code
     from fdd_ray.doctor.text import Printer, findings_json, summary
     from fdd_ray.errors import ExperimentError
 

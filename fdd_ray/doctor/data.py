@@ -26,7 +26,7 @@ from fdd_ray.settings import to_plain
 
 POOL: Final = "pool"
 ROWS: Final = 200
-HUB_S: Final = 90.0
+HUB_S: Final = 150.0
 _SECONDS: Final = 10.0
 _MANY_REJECTED: Final = 0.2
 
@@ -53,13 +53,23 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class FirstRows:
-    """The first rows of a source: how many were read, what was usable, and why others were not."""
+    """The first rows of a source: how many were read, what was usable, and why others were not.
+
+    Attributes:
+        read: Rows that were read.
+        questions: Of the usable ones.
+        solved: How many of these came with a solution.
+        rejected: How many of the others for each reason.
+        first: The first of these, and what is wrong with it.
+        whole: Whether the source has no more rows.
+    """
 
     read: int
     questions: tuple[str, ...]
     solved: int
     rejected: dict[str, int]
     first: str = ""
+    whole: bool = False
 
 
 def read_first_rows(source: SourceSettings, most: int = ROWS, seconds: float = _SECONDS) -> FirstRows:
@@ -69,7 +79,8 @@ def read_first_rows(source: SourceSettings, most: int = ROWS, seconds: float = _
         FddError: If it cannot be read.
     """
     questions: list[str] = []
-    solved, rejected, first, began = 0, Counter[str](), "", time.monotonic()
+    solved, rejected, first, whole = 0, Counter[str](), "", True
+    began: float | None = None
     with closing(read_problems(source)) as rows:
         for count, row in enumerate(rows, 1):
             if isinstance(row, Problem):
@@ -78,11 +89,12 @@ def read_first_rows(source: SourceSettings, most: int = ROWS, seconds: float = _
             else:
                 rejected[row.reason] += 1
                 first = first or f"{row.file}:{row.line}: {row.detail}"
+            began = began or time.monotonic()  # not before: a library may have had to be imported
             if count >= most or time.monotonic() - began > seconds:
+                whole = False
                 break
-    return FirstRows(
-        len(questions) + rejected.total(), tuple(questions), solved, dict(rejected.most_common()), first[:300]
-    )
+    reasons = dict(rejected.most_common())
+    return FirstRows(len(questions) + rejected.total(), tuple(questions), solved, reasons, first[:300], whole)
 
 
 def look_at_source(name: str, source: SourceSettings, samples: Samples, hub_s: float = HUB_S) -> Iterator[Finding]:
@@ -118,8 +130,8 @@ def look_at_source(name: str, source: SourceSettings, samples: Samples, hub_s: f
             ProblemsError,
         )
         return
-    count, how = _count(source)
-    samples.counts.setdefault(name, []).append(count)
+    count, how = (Range.exact(len(set(rows.questions))), "read") if rows.whole else _count(source)
+    samples.counts.setdefault(name, []).append(count if source.limit is None else count.capped(source.limit))
     text = f"{about}: {_shown(count)} ({how}); of the first {rows.read} rows {len(rows.questions)} are usable"
     if sum(rows.rejected.values()) > _MANY_REJECTED * rows.read:
         yield note(

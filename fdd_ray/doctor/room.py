@@ -122,7 +122,9 @@ def look_at_room(
                 f"see that a node group has {need.shape}, and labels and resources as they are asked for",
             )
         else:
-            more = "give the cluster more nodes" if joined else "look at it from the cluster it is meant for (RAY_ADDRESS)"
+            more = (
+                "give the cluster more nodes" if joined else "look at it from the cluster it is meant for (RAY_ADDRESS)"
+            )
             yield problem(found, f"{more}, or {_ways(need)}", need.error)
     engines = [need for need in needs if need.unit == "engine" and any(any(b.values()) for b in need.shape.bundles)]
     together = [need.shape for need in engines for _ in range(need.least)]

@@ -49,7 +49,10 @@ def test_the_tested_set_is_good() -> None:
 
 def test_another_version_within_the_range_is_a_note() -> None:
     (finding,) = bad(look({"pyarrow": "27.0"}))
-    assert (finding.level, finding.found) == ("note", "pyarrow 27.0; 26.0.1 was tested") and "pip install" in finding.next
+    assert (finding.level, finding.found) == (
+        "note",
+        "pyarrow 27.0; 26.0.1 was tested",
+    ) and "pip install" in finding.next
 
 
 def test_a_version_outside_the_range_is_a_problem() -> None:

@@ -57,7 +57,7 @@ def test_a_good_machine_is_described() -> None:
     ("free", "level", "exit_code"), [(4, "problem", 4), (7, "note", 0), (1, "problem", 4), (50, "ok", 0)]
 )
 def test_the_disk_that_ray_lays_objects_aside_on(free: int, level: str, exit_code: int) -> None:
-    found = [f for f in look_at_machine(dataclasses.replace(GOOD, temporary=Disk("/tmp", 100 * GIB, free * GIB)))]
+    found = look_at_machine(dataclasses.replace(GOOD, temporary=Disk("/tmp", 100 * GIB, free * GIB)))
     (finding,) = [f for f in found if "lays aside" in f.found]
     assert (finding.level, finding.exit_code) == (level, exit_code)
     assert level == "ok" or "RAY_TMPDIR" in finding.next
