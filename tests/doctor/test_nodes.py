@@ -101,3 +101,11 @@ def test_memory_of_the_gpus_that_a_role_may_get() -> None:
     answer = told(node(1, small, labels={"kind": "student"}), node(2, large, labels={"kind": "teacher"}), node(3, None))
     assert gpu_bytes(answer, {"kind": "teacher"}) == [80_000 << 20] * 2
     assert len(gpu_bytes(answer, {})) == 4
+
+
+def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
+    without = dataclasses.replace(HERE, variables={"SOME_KEY": False})
+    (finding,) = bad(told(*(node(number, without) for number in range(1, 7))), API)
+    assert finding.found.startswith(
+        "nodes 10.0.0.1 (11111111), 10.0.0.2 (22222222), 10.0.0.3 (33333333) and 3 more: SOME"
+    )
