@@ -2,7 +2,8 @@
 
     ask("fdd_ray.doctor.hub:read", {"sources": []}, deadline_s=60, variables={"HF_HUB_OFFLINE": "1"})
 
-Question and answer are JSON. A process that overruns its deadline is killed with all that it started.
+Question and answer are JSON. A process that overruns its deadline is killed with all that it started; it also ends
+itself then, or when who asked is gone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +26,7 @@ from fdd_ray import errors
 from fdd_ray.errors import EngineError, FddError
 
 _LAST_LINES: Final = 3
+_WATCH_S: Final = 1.0
 
 
 def ask(function: str, argument: Any, deadline_s: float, variables: Mapping[str, str] | None = None) -> Any:
@@ -45,7 +49,7 @@ def ask(function: str, argument: Any, deadline_s: float, variables: Mapping[str,
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fdd_ray.doctor.child", function, str(question), str(answer)],
+                [sys.executable, "-m", "fdd_ray.doctor.child", function, str(question), str(answer), str(deadline_s)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -85,8 +89,18 @@ def _last_words(log: Path) -> str:
     return f" ({' / '.join(lines[-_LAST_LINES:])[-300:]})" if lines else ""
 
 
-def _answer(function: str, question: str, answer: str) -> None:
-    """Runs in the process of its own."""
+def _end_in_time(parent: int, deadline_s: float) -> None:
+    """End this process and what it started when it is late, or its parent is gone."""
+    end = time.monotonic() + deadline_s
+    while os.getppid() == parent and time.monotonic() < end:
+        time.sleep(_WATCH_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _answer(function: str, question: str, answer: str, deadline_s: str) -> None:
+    """Runs in the process of its own, which leads a group."""
+    watch = (os.getppid(), float(deadline_s) + _WATCH_S)
+    threading.Thread(target=_end_in_time, args=watch, daemon=True).start()
     module, _, name = function.partition(":")
     told: dict[str, Any]
     try:
@@ -101,6 +115,6 @@ def _answer(function: str, question: str, answer: str) -> None:
 
 
 if __name__ == "__main__":
-    _answer(*sys.argv[1:4])
+    _answer(*sys.argv[1:5])
     sys.stdout.flush()
     os._exit(0)  # libraries that were loaded may not end by themselves

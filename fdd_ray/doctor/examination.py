@@ -162,7 +162,12 @@ class _Examination:
     def _survey(self) -> Iterator[Finding]:
         experiment = self._experiment
         assert experiment is not None
-        question = {"directory": experiment.directory, "variables": nodes.variables_of(experiment)}
+        paths = sorted({path for found in nodes.paths_of(experiment).values() for path in found})
+        question = {
+            "directory": experiment.directory,
+            "variables": nodes.variables_of(experiment),
+            "paths": paths,
+        }
         with storage.folders_as_they_were(experiment.directory):
             try:
                 self._told = ask("fdd_ray.doctor.survey:survey", question, self._subject.survey_s)

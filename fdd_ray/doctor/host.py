@@ -61,6 +61,7 @@ class Facts:
         open_files: How many files a process may have open.
         compiler: Whether there is a C compiler.
         variables: Which of the environment variables that were asked for are set; never what is in them.
+        paths: Which of the paths that were asked for are there.
     """
 
     host: str
@@ -75,13 +76,15 @@ class Facts:
     open_files: int
     compiler: bool
     variables: dict[str, bool]
+    paths: dict[str, bool] = dataclasses.field(default_factory=dict)
 
 
-def facts(variables: Iterable[str] = ()) -> Facts:
+def facts(variables: Iterable[str] = (), paths: Iterable[str] = ()) -> Facts:
     """What this machine has.
 
     Args:
         variables: Names of environment variables of which is to be told whether they are set.
+        paths: Paths of which is to be told whether they are there.
     """
     import resource
 
@@ -99,6 +102,7 @@ def facts(variables: Iterable[str] = ()) -> Facts:
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         compiler=any(shutil.which(name) for name in ("cc", "gcc", "clang")),
         variables={name: bool(os.environ.get(name, "").strip()) for name in variables},
+        paths={path: os.path.exists(path) for path in paths},
     )
 
 

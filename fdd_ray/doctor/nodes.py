@@ -6,6 +6,7 @@ look_at_nodes(told, experiment, here)
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from fdd_ray.doctor.findings import Finding, note, ok, problem
 from fdd_ray.doctor.machine import look_at_machine
 from fdd_ray.doctor.room import Node, roles_of
 from fdd_ray.engines.base import EngineSettings
-from fdd_ray.errors import DependencyError, EngineError, StoreError
+from fdd_ray.errors import DependencyError, EngineError, StoreError, TrainingError
 from fdd_ray.experiment import Experiment
 from fdd_ray.labels import matches
 
@@ -28,6 +29,22 @@ def variables_of(experiment: Experiment) -> list[str]:
     return sorted(
         {role.api_key_env for role in roles_of(experiment).values() if role.endpoint is not None and role.api_key_env}
     )
+
+
+def paths_of(experiment: Experiment) -> dict[str, list[str]]:
+    """Local paths that must be there where engines of a role, or workers of the fine-tuning, run; by role.
+
+    What ships with the package, and what nodes fetch for themselves, is left out.
+    """
+    found: dict[str, list[str]] = {"fine-tuning": []}
+    for role, settings in roles_of(experiment).items():
+        places = [os.path.expanduser(place) for place in (settings.model, settings.adapter or "")]
+        there = [os.path.abspath(place) for place in places if settings.endpoint is None and os.path.isdir(place)]
+        found[role] = there if settings.engine != "simulated" else []
+    found["fine-tuning"] += found["student"]
+    if os.sep in experiment.prompts:
+        found["fine-tuning"].append(os.path.abspath(experiment.prompts))
+    return found
 
 
 def placement_nodes(told: Mapping[str, Any]) -> list[Node]:
@@ -103,6 +120,7 @@ def _of_node(node: Mapping[str, Any], experiment: Experiment, here: host.Facts) 
     yield from (finding for finding in others if finding.level != "ok")
     yield from _versions(facts, here)
     yield from _engines(facts, Node(node["resources"], node["labels"]), experiment)
+    yield from _paths(facts, Node(node["resources"], node["labels"]), experiment)
 
 
 def _versions(facts: host.Facts, here: host.Facts) -> Iterator[Finding]:
@@ -142,6 +160,23 @@ def _engines(facts: host.Facts, node: Node, experiment: Experiment) -> Iterator[
                 f"install the extra gpu or cpu there, or keep engines off that node ({role}.label_selector)",
                 DependencyError,
             )
+
+
+def _paths(facts: host.Facts, node: Node, experiment: Experiment) -> Iterator[Finding]:
+    """Model folders of this machine that a node does not have."""
+    training = experiment.finetune
+    there = {role for role, settings in roles_of(experiment).items() if may_run(settings, node)}
+    if matches(node.labels, training.label_selector) and node.resources.get("CPU", 0.0) > 0:
+        there.add("fine-tuning")
+    for role, paths in paths_of(experiment).items():
+        for path in paths:
+            if role in there and not facts.paths.get(path, True):
+                yield problem(
+                    f"{path} is not there, and {'workers' if role == 'fine-tuning' else 'engines'} of the {role} may"
+                    " run there",
+                    "put it on a file system that all nodes share, in an object store, or name a hub id",
+                    TrainingError if role == "fine-tuning" else EngineError,
+                )
 
 
 def may_run(settings: EngineSettings, node: Node) -> bool:

@@ -31,7 +31,7 @@ def survey(question: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         question: ``directory``: the run directory, or empty to leave storage out; ``variables``: names of environment
-            variables that engines need.
+            variables that engines need; ``paths``: what must be there where they, or training, run.
 
     Returns:
         ``nodes``: for each that is up, its ``id``, ``address``, ``resources``, ``labels``, ``closed`` (ports that
@@ -47,7 +47,7 @@ def survey(question: dict[str, Any]) -> dict[str, Any]:
         up = [node for node in ray.nodes() if node["Alive"]]
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             closed = list(threads.map(_closed_ports, up))
-        told = _ask(up, question["variables"])
+        told = _ask(up, question["variables"], question["paths"])
         unseen = ""
         if question["directory"]:
             try:
@@ -95,12 +95,12 @@ def _closed_ports(node: dict[str, Any]) -> list[int]:
     return [port for port in ports if port and host.listens(address, port, _REACH_S)]
 
 
-def _look_there(variables: Sequence[str]) -> str:
+def _look_there(variables: Sequence[str], paths: Sequence[str]) -> str:
     """Runs on a node."""
-    return json.dumps(dataclasses.asdict(host.facts(variables)))
+    return json.dumps(dataclasses.asdict(host.facts(variables, paths)))
 
 
-def _ask(nodes: Sequence[dict[str, Any]], variables: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _ask(nodes: Sequence[dict[str, Any]], variables: Sequence[str], paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -111,7 +111,7 @@ def _ask(nodes: Sequence[dict[str, Any]], variables: Sequence[str]) -> dict[str,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             name="fdd-ray doctor",
-        ).remote(list(variables)): str(node["NodeID"])
+        ).remote(list(variables), list(paths)): str(node["NodeID"])
         for node in nodes
     }
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,23 @@ def hang(question: Any) -> Any:
     time.sleep(600)
 
 
+def test_one_whose_asker_is_killed_ends_too(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = f"from fdd_ray.doctor.child import ask; ask('{HERE}:hang', {str(note)!r}, 600)"
+    with subprocess.Popen([sys.executable, "-c", code]) as asker:
+        assert _within(60, lambda: note.exists() and bool(note.read_text()))
+        asker.kill()
+    pid = int(note.read_text())
+    assert _within(20, lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+
+def _within(seconds: float, true: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not (now := true()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return now
+
+
 def test_an_answer_comes_back() -> None:
     told = ask(f"{HERE}:echo", {"a": [1, None, "x"]}, 60, {"DOCTOR_CHILD": "yes"})
     assert told == {"said": {"a": [1, None, "x"]}, "variable": "yes"}
@@ -65,7 +83,5 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> Non
     with pytest.raises(EngineError, match="no answer within 5 s"):
         ask(f"{HERE}:hang", str(note), 5)
     assert time.monotonic() - began < 30
-    pid, end = int(note.read_text()), time.monotonic() + 10
-    while time.monotonic() < end and psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
-        time.sleep(0.1)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+    pid = int(note.read_text())
+    assert _within(10, lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")

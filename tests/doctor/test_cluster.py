@@ -81,6 +81,6 @@ def test_nodes_are_asked_and_left_as_they_were() -> None:
 @in_own_process
 def test_a_cluster_that_grows_is_known_as_one() -> None:
     with autoscaling({"trainer": Node(gpus=1)}):
-        told = ask(_SURVEY, {"directory": "", "variables": []}, 300)
+        told = ask(_SURVEY, {"directory": "", "variables": [], "paths": ["/", "/no/such/folder"]}, 300)
     assert told["grows"] and len(told["nodes"]) == 1 and told["unseen"] == ""
-    assert told["nodes"][0]["facts"]["python"]
+    assert told["nodes"][0]["facts"]["paths"] == {"/": True, "/no/such/folder": False}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from fdd_ray.doctor.findings import Finding
 from fdd_ray.doctor.host import Disk, Gpu
-from fdd_ray.doctor.nodes import gpu_bytes, look_at_nodes, variables_of
+from fdd_ray.doctor.nodes import gpu_bytes, look_at_nodes, paths_of, variables_of
 from fdd_ray.experiment import Experiment
 from fdd_ray.launch import TINY_EXPERIMENT
 from fdd_ray.settings import read_settings
@@ -109,3 +110,17 @@ def test_what_is_the_same_on_many_nodes_is_said_once() -> None:
     assert finding.found.startswith(
         "nodes 10.0.0.1 (11111111), 10.0.0.2 (22222222), 10.0.0.3 (33333333) and 3 more: SOME"
     )
+
+
+def test_a_model_folder_that_a_node_does_not_have(tmp_path: Path) -> None:
+    model = f"student.model={tmp_path}"
+    assert paths_of(experiment(model)) == {"teacher": [], "student": [str(tmp_path)], "fine-tuning": [str(tmp_path)]}
+    assert not any(paths_of(experiment()).values())  # what ships with the package is everywhere
+    prompts = tmp_path / "prompts"
+    assert paths_of(experiment(f"prompts={prompts}"))["fine-tuning"] == [str(prompts)]
+    without = dataclasses.replace(HERE, paths={str(tmp_path): False})
+    found = bad(told(node(1, without)), model)
+    assert [(f.level, f.exit_code) for f in found] == [("problem", 6), ("problem", 5)]
+    assert bad(told(node(1, dataclasses.replace(HERE, paths={str(tmp_path): True}))), model) == []
+    elsewhere = (model, "student.label_selector={kind: gpu}", "finetune.label_selector={kind: gpu}")
+    assert bad(told(node(1, without)), *elsewhere) == []
