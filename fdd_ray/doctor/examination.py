@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from fdd_ray.doctor import data, endpoint, host, installation, machine, memory, models, nodes, pitfalls, storage, words
@@ -102,7 +103,7 @@ class _Examination:
                 yield Check("models", f"the endpoint of the {role}", asked, endpoint.DEADLINE_S + 30)
                 continue
             yield Check("models", f"the model of the {role}", functools.partial(models.look_at_model, role, settings))
-            yield Check("models", f"the tokenizer of the {role}", self._words(role), words.DEADLINE_S + 30)
+        yield Check("models", "the tokenizers", self._on(self._words), words.DEADLINE_S + 30)
         if self._address and self._subject.use_ray:
             yield Check("cluster", "the nodes of the cluster", self._survey, self._subject.survey_s + 30)
         yield Check("room", "room on the cluster", self._on(self._room))
@@ -146,18 +147,15 @@ class _Examination:
     def _sandbox(self) -> Iterable[Finding]:
         return look_at_sandbox(self._experiment.check.programs if self._experiment is not None else ProgramLimits())
 
-    def _words(self, role: Any) -> Callable[[], Iterable[Finding]]:
-        experiment = self._experiment
-        assert experiment is not None
-
-        def look() -> Iterable[Finding]:
-            settings = roles_of(experiment)[role]
-            folder = models.folder_of(settings)
-            if folder is None:
-                return []  # said already, by the model's own check
-            return words.look_at_words(role, experiment, folder, self._samples.questions.get(data.POOL, []))
-
-        return look
+    def _words(self, experiment: Experiment) -> Iterable[Finding]:
+        # What is not here, or broken, was said by the model's own check.
+        folders: dict[words.Role, Path] = {}
+        for role in ("teacher", "student"):
+            settings = roles_of(experiment).get(role)
+            folder = models.folder_of(settings) if settings is not None else None
+            if folder is not None and (folder / "config.json").is_file():
+                folders[role] = folder
+        return words.look_at_words(experiment, folders, self._samples.questions.get(data.POOL, []))
 
     def _survey(self) -> Iterator[Finding]:
         experiment = self._experiment

@@ -16,6 +16,17 @@ PROGRAM: Final = (
 )
 
 
+def render_all(questions: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`render` for each role; ``{"failed": why}`` for one whose tokenizer cannot be loaded or used."""
+    told = {}
+    for role, question in questions.items():
+        try:
+            told[role] = render(question)
+        except Exception as error:  # whatever the library makes of a file that is not what it should be
+            told[role] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return told
+
+
 def render(question: dict[str, Any]) -> dict[str, Any]:
     """Render a role's prompts.
 

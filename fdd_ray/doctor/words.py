@@ -1,6 +1,6 @@
 """Whether a model's tokenizer suits what it is asked: an end token, programs, and prompts that leave room.
 
-    look_at_words("student", experiment, folder, ["A baker has 3 ..."])
+    look_at_words(experiment, {"student": folder}, ["A baker has 3 ..."])
 
 What is wrong with these shows late in a run: in the fine-tuning, after the teacher's tokens were paid for, or as
 rows that are rejected one by one.
@@ -8,7 +8,7 @@ rows that are rejected one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +18,7 @@ from fdd_ray.engines.folders import read_object
 from fdd_ray.errors import EngineError, TrainingError
 from fdd_ray.experiment import Experiment
 
+Role = Literal["teacher", "student"]
 DEADLINE_S: Final = 150.0  # transformers and PyTorch are imported, and other work may be at hand
 QUESTIONS: Final = 50
 # Stands in where nothing of the pool could be read.
@@ -25,47 +26,53 @@ _QUESTION: Final = "A baker has 3 trays of 12 rolls and sells 17 of them in the 
 
 
 def look_at_words(
-    role: Literal["teacher", "student"],
-    experiment: Experiment,
-    folder: Path,
-    questions: Sequence[str],
-    deadline_s: float = DEADLINE_S,
+    experiment: Experiment, folders: Mapping[Role, Path], questions: Sequence[str], deadline_s: float = DEADLINE_S
 ) -> Iterator[Finding]:
-    """Load the tokenizer of a role's model and render what it will be asked.
+    """Load the tokenizers of the roles' models and render what these will be asked.
 
     Args:
-        role: Whose.
         experiment: The settings.
-        folder: Where the model lies.
+        folders: Where the models lie, by role; a role whose model is not here is left out.
         questions: Some of the pool; may be none.
-        deadline_s: Seconds that may take.
+        deadline_s: Seconds that may take, for all of them together.
     """
-    config = read_object(folder / "config.json")
-    kinds = [experiment.kind]
-    if experiment.mix.both_kinds or (role == "teacher" and experiment.synthesise.second_solutions):
-        kinds = ["program", "chain"]
-    question = {
-        "role": role,
-        "folder": str(folder),
-        "encoder_decoder": bool(config.get("is_encoder_decoder")),
-        "prompts": experiment.prompts,
-        "kinds": kinds,
-        "questions": list(questions)[:QUESTIONS] or [_QUESTION],
-    }
-    if config.get("auto_map"):
-        yield note(
-            f"{role}: the model brings code of its own, which is not run here, so its tokenizer was not tried",
-            "nothing to do; its engines try it",
+    asked: dict[Role, dict[str, Any]] = {}
+    configs: dict[Role, dict[str, Any]] = {}
+    for role, folder in folders.items():
+        config = read_object(folder / "config.json")
+        if config.get("auto_map"):
+            yield note(
+                f"{role}: the model brings code of its own, which is not run here, so its tokenizer was not tried",
+                "nothing to do; its engines try it",
+            )
+            continue
+        configs[role] = config
+        kinds = [experiment.kind]
+        if experiment.mix.both_kinds or (role == "teacher" and experiment.synthesise.second_solutions):
+            kinds = ["program", "chain"]
+        asked[role] = {
+            "role": role,
+            "folder": str(folder),
+            "encoder_decoder": bool(config.get("is_encoder_decoder")),
+            "prompts": experiment.prompts,
+            "kinds": kinds,
+            "questions": list(questions)[:QUESTIONS] or [_QUESTION],
+        }
+    if asked:
+        told = ask("fdd_ray.doctor.rendering:render_all", asked, deadline_s, {"HF_HUB_OFFLINE": "1"})
+        for role, config in configs.items():
+            yield from judge(role, experiment, config, told[role])
+
+
+def judge(role: Role, experiment: Experiment, config: dict[str, Any], told: dict[str, Any]) -> Iterator[Finding]:
+    """What the rendered prompts say; see `fdd_ray.doctor.rendering.render`."""
+    if "failed" in told:
+        yield problem(
+            f"{role}: its tokenizer cannot be used ({told['failed']})",
+            "copy or download the tokenizer's files again, from the model that this one was made from",
+            TrainingError if role == "student" else EngineError,
         )
         return
-    told = ask("fdd_ray.doctor.rendering:render", question, deadline_s, {"HF_HUB_OFFLINE": "1"})
-    yield from judge(role, experiment, config, told)
-
-
-def judge(
-    role: Literal["teacher", "student"], experiment: Experiment, config: dict[str, Any], told: dict[str, Any]
-) -> Iterator[Finding]:
-    """What the rendered prompts say; see `fdd_ray.doctor.rendering.render`."""
     if not told["end"]:
         yield problem(
             f"{role}: its tokenizer has no end token, so that a student could not learn to stop",
@@ -85,9 +92,7 @@ def judge(
         yield from _training(experiment, config, told)
 
 
-def _room(
-    role: Literal["teacher", "student"], experiment: Experiment, config: dict[str, Any], told: dict[str, Any]
-) -> Iterator[Finding]:
+def _room(role: Role, experiment: Experiment, config: dict[str, Any], told: dict[str, Any]) -> Iterator[Finding]:
     """Whether prompt and completion fit into what the model takes."""
     settings = experiment.student if role == "student" else experiment.teacher
     assert settings is not None

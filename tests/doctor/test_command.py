@@ -15,7 +15,7 @@ import pytest
 from fdd_ray.cli import main
 from fdd_ray.doctor import data, endpoint, examination, host, machine, models, pitfalls, storage
 from fdd_ray.doctor.examination import Subject, examine
-from fdd_ray.doctor.findings import Finding
+from fdd_ray.doctor.findings import Finding, ok
 from fdd_ray.launch import TINY_EXPERIMENT
 
 
@@ -23,9 +23,8 @@ from fdd_ray.launch import TINY_EXPERIMENT
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cluster is joined, and no tokenizer loaded, whatever this machine has."""
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    monkeypatch.setattr(
-        "fdd_ray.doctor.words.ask", lambda *args: {"longest": 50, "end": True, "program": True, "example": 90}
-    )
+    fits = {"longest": 50, "end": True, "program": True, "example": 90}
+    monkeypatch.setattr("fdd_ray.doctor.words.ask", lambda name, asked, *rest: dict.fromkeys(asked, fits))
 
 
 def test_without_an_experiment_the_machine_is_examined(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +60,10 @@ def codes(*overrides: str, file: object = TINY_EXPERIMENT) -> int:
     return main(["doctor", str(file), *(part for text in overrides for part in ("--set", text))])
 
 
-def test_exit_codes_are_those_that_a_run_would_end_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_are_those_that_a_run_would_end_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "look_at_sandbox", lambda limits: [ok("not tried here, for speed")])
     store = f"storage={tmp_path}"
     assert codes(file=tmp_path / "none.yaml") == 2
     assert codes("finetune.epochz=4", store) == 2

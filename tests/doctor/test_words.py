@@ -11,7 +11,7 @@ import pytest
 
 from fdd_ray.doctor import words
 from fdd_ray.doctor.findings import Finding
-from fdd_ray.doctor.rendering import render
+from fdd_ray.doctor.rendering import render, render_all
 from fdd_ray.doctor.words import judge, look_at_words
 from fdd_ray.experiment import Experiment
 from fdd_ray.launch import TINY_EXPERIMENT
@@ -108,12 +108,26 @@ def test_a_tokenizer_that_loses_newlines_is_found_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_runs_in_a_process_of_its_own() -> None:
-    found = list(look_at_words("student", experiment(), model_path("student"), []))
-    assert [f.level for f in found] == ["ok"]
+    folders: dict[words.Role, Path] = {"teacher": model_path("teacher"), "student": model_path("student")}
+    found = list(look_at_words(experiment(), folders, []))
+    assert [(f.level, f.found.partition(":")[0]) for f in found] == [("ok", "teacher"), ("ok", "student")]
 
 
 def test_a_model_with_code_of_its_own_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "ask", lambda *args: pytest.fail("it was loaded"))
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config"}}')
-    (finding,) = look_at_words("student", experiment(), tmp_path, [])
+    (finding,) = look_at_words(experiment(), {"student": tmp_path}, [])
     assert finding.level == "note" and "code of its own" in finding.found
+
+
+def test_a_tokenizer_that_cannot_be_loaded(tmp_path: Path) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(model_path("student"), copy)
+    (copy / "tokenizer.json").write_text('{"model": {"type": "odd"}}')
+    question = {"encoder_decoder": False, "prompts": "tiny", "kinds": ["program"], "role": "x", "questions": ["How?"]}
+    folders = {"teacher": copy, "student": model_path("student")}
+    told = render_all({role: question | {"folder": str(folder)} for role, folder in folders.items()})
+    assert "failed" in told["teacher"] and told["student"]["end"], "one does not hide the other"
+    found = list(judge("teacher", experiment(), CONFIG, told["teacher"]))
+    assert bad(found) == [("problem", 5)] and "cannot be used" in found[0].found
+    assert bad(list(judge("student", experiment(), CONFIG, {"failed": "x"}))) == [("problem", 6)]
