@@ -116,9 +116,9 @@ def test_nvidia_smi_that_is_absent_fails_or_hangs(monkeypatch: pytest.MonkeyPatc
 
 def test_facts_travel_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "very-secret")
-    facts = host.facts(["SOME_KEY", "NOT_SET_ANYWHERE"])
+    facts = host.facts(["SOME_KEY", "NOT_SET_ANYWHERE"], ["/", "/no/such/folder"])
     text = json.dumps(dataclasses.asdict(facts))
-    assert host.from_plain(json.loads(text)) == facts
+    assert host.from_plain(json.loads(text)) == facts and facts.paths == {"/": True, "/no/such/folder": False}
     assert facts.variables == {"SOME_KEY": True, "NOT_SET_ANYWHERE": False} and "very-secret" not in text
 
 
