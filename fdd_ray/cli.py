@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from fdd_ray import __version__
-from fdd_ray.commands import cleaning, comparing, models, planning, runs
+from fdd_ray.commands import cleaning, comparing, doctor, models, planning, runs
 from fdd_ray.errors import FddError
 
 _NOTES = """\
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fdd-ray {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (runs, comparing, planning, models, cleaning):
+    for module in (runs, doctor, comparing, planning, models, cleaning):
         module.add(commands)
     return parser
 

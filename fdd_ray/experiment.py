@@ -130,7 +130,7 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
     """
     experiment = read_settings(Experiment, path, overrides)
     wrong = []
-    checks: list[Callable[[], object]] = [lambda: load_prompts(experiment.prompts)]
+    checks: list[Callable[[], object]] = [partial(check_prompts, experiment)]
     checks += [
         partial(_check_model, *role) for role in (("student", experiment.student), ("teacher", experiment.teacher))
     ]
@@ -138,22 +138,32 @@ def load_experiment(path: str | Path, overrides: Iterable[str] = ()) -> Experime
         try:
             check()
         except ExperimentError as error:
-            wrong.append(f"{path}: {error}")
-    if not wrong:
-        prompts = load_prompts(experiment.prompts)
-        for prompt, key, wanted in [
-            ("bridge", "feedback.bridge_after", experiment.feedback.bridge_after is not None),
-            ("bridge", "feedback.bands", any(band.ask == "bridge" for band in experiment.feedback.bands)),
-            ("judge", "decontaminate.judge", experiment.decontaminate.judge > 0),
-        ]:
-            try:
-                if wanted:
-                    prompts.require(prompt, key)
-            except ExperimentError as error:
-                wrong.append(f"{path}: {error}")
+            wrong += [f"{path}: {line}" for line in str(error).splitlines()]
     if wrong:
         raise ExperimentError("\n".join(wrong))
     return experiment
+
+
+def check_prompts(experiment: Experiment) -> None:
+    """See that the prompt set has what the settings ask of it.
+
+    Raises:
+        ExperimentError: With a line for each prompt that is missing.
+    """
+    prompts = load_prompts(experiment.prompts)
+    wrong = []
+    for prompt, key, wanted in [
+        ("bridge", "feedback.bridge_after", experiment.feedback.bridge_after is not None),
+        ("bridge", "feedback.bands", any(band.ask == "bridge" for band in experiment.feedback.bands)),
+        ("judge", "decontaminate.judge", experiment.decontaminate.judge > 0),
+    ]:
+        try:
+            if wanted:
+                prompts.require(prompt, key)
+        except ExperimentError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ExperimentError("\n".join(wrong))
 
 
 def _check_model(role: str, settings: EngineSettings | None) -> None:

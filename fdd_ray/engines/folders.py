@@ -24,7 +24,7 @@ from fdd_ray.errors import ExperimentError
 _MAX_CONFIG_BYTES: Final = 16 << 20
 _MAX_TOKENIZER_BYTES: Final = 256 << 20
 _GENERATES: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-_TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _FURTHER: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Where the libraries list the architectures that they know, by package.
 _REGISTRIES: Final = {
@@ -237,7 +237,7 @@ def _read_index(index: Path) -> dict[Path, frozenset[str]]:
 
 def _check_tokenizer(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / "tokenizer.json"
-    named = any((folder / name).is_file() for name in _TOKENIZERS)
+    named = any((folder / name).is_file() for name in TOKENIZERS)
     if not named and not any(folder.glob("*.tiktoken")) and not any(folder.glob("tokenization_*.py")):
         raise ExperimentError(
             f"{folder} has no tokenizer (tokenizer.json or tokenizer.model); copy it from the model that this one was"

@@ -270,9 +270,28 @@ class OpenAIEngine:
         return body
 
 
-def check_endpoint(settings: EngineSettings) -> tuple[str, ...]:
-    """Ask an endpoint from this very process, without Ray, whether it serves; see `OpenAIEngine.check`."""
-    return asyncio.run(OpenAIEngine(settings, Limits(None, None)).check())
+def check_endpoint(settings: EngineSettings, deadline_s: float | None = None) -> tuple[str, ...]:
+    """Ask an endpoint from this very process, without Ray, whether it serves; see `OpenAIEngine.check`.
+
+    Args:
+        settings: The role's settings.
+        deadline_s: Seconds that all tries and back-offs together may take; default: as many as they want.
+
+    Raises:
+        EndpointError: If it does not serve, or not in time.
+    """
+
+    async def check() -> tuple[str, ...]:
+        async with asyncio.timeout(deadline_s):
+            return await OpenAIEngine(settings, Limits(None, None)).check()
+
+    try:
+        return asyncio.run(check())
+    except TimeoutError:
+        raise EndpointError(
+            f"{settings.endpoint} gave no tokens of {settings.model} within {deadline_s:g} s; it is busy, or turns us"
+            " away: try later, or look at its own page of status"
+        ) from None
 
 
 class _Response(NamedTuple):
