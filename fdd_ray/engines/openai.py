@@ -288,6 +288,8 @@ def check_endpoint(settings: EngineSettings, deadline_s: float | None = None) ->
     try:
         return asyncio.run(check())
     except TimeoutError:
+        if deadline_s is None:
+            raise
         raise EndpointError(
             f"{settings.endpoint} gave no tokens of {settings.model} within {deadline_s:g} s; it is busy, or turns us"
             " away: try later, or look at its own page of status"
