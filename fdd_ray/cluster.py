@@ -28,16 +28,29 @@ def ray_session(reporter: Reporter) -> Iterator[None]:
     A cluster named by ``RAY_ADDRESS`` (set inside ``ray job submit``) or started on this machine with
     ``ray start`` is joined; otherwise one is started here, that only this machine reaches, and ends with the run.
 
-    Meanwhile what is printed goes to stderr: Ray prints warnings of its nodes in the driver, and stdout is for results.
+    Meanwhile what Ray itself prints in the driver goes to stderr: stdout is for results.
     """
     import ray
 
-    with contextlib.redirect_stdout(sys.stderr):
+    with _ray_prints_to_stderr():
         if ray.is_initialized():
             yield
             return
         with _found(reporter) as address:
             yield from _session(address, reporter)
+
+
+@contextlib.contextmanager
+def _ray_prints_to_stderr() -> Iterator[None]:
+    """Ray's threads print warnings of its nodes on stdout, whatever ``log_to_driver`` says; no setting changes it."""
+    from ray._private import worker
+
+    before = worker.print_worker_logs
+    worker.print_worker_logs = lambda data, print_file, *how, **more: before(data, sys.stderr, *how, **more)
+    try:
+        yield
+    finally:
+        worker.print_worker_logs = before
 
 
 def _session(address: str | None, reporter: Reporter) -> Iterator[None]:

@@ -210,7 +210,7 @@ class Workshop:
             with self.reporter.stage(folder.label, "steps") as progress:
                 progress.waiting("writing the distillation set")
                 written = self._aside(write, folder, taught.outputs, _outputs(curated), *mixed)
-                progress.waiting("the workers are starting")
+                progress.waiting("starting the workers")
                 with self._resources.training(progress.waiting) as placed, progress_board(progress) as board:
                     trained = train(
                         placed,

@@ -27,6 +27,8 @@ def test_what_ray_prints_does_not_mix_with_results(ray_local: None, capsys: pyte
             found = capsys.readouterr()
             said += found.err
             assert found.out == ""
+        print("results, said while Ray is up")
+        assert sys.stdout is not sys.stderr and capsys.readouterr().out == "results, said while Ray is up\n"
     assert "(raylet)" in said and "too many workers" in said
     print("results")
     assert sys.stdout is not sys.stderr and capsys.readouterr().out == "results\n"
