@@ -23,7 +23,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -59,7 +58,7 @@ class Screen:
         self._longest = 0
         self._size = (0, 0)
         self._broken = False
-        self._anew = False
+        self._signals: int | None = None
         self._stop = False
         self._lock = threading.Lock()
         self._closed = False  # nobody draws any more: lines go the usual way
@@ -77,7 +76,7 @@ class Screen:
             stack.enter_context(_redirected(self._terminal, writes))
             os.close(writes)
             stack.enter_context(_crashes_told_to(self._terminal))
-            stack.enter_context(_on_continue(self._begin_anew))
+            self._signals = stack.enter_context(_signals())
             self._thread = threading.Thread(target=self._own, name="live-view", daemon=True)
             self._thread.start()
             self._undo = stack.pop_all()
@@ -109,9 +108,6 @@ class Screen:
         with contextlib.suppress(OSError):  # it is woken up already, or has ended
             os.write(self._wake, b".")
 
-    def _begin_anew(self) -> None:
-        self._anew = True
-
     # -- the thread that owns the terminal --------------------------------------------------------
 
     def _own(self) -> None:
@@ -139,7 +135,7 @@ class Screen:
             if self._stop:
                 break
             if drawn and time.monotonic() - drawn > EVERY_S + AT_LEAST_S:
-                time.sleep(0.1)  # perhaps the process was stopped: the main thread is to be told first
+                time.sleep(0.1)  # perhaps the process was stopped: the thread that has the signal is to tell it first
             self._frame(output.take())
             drawn = time.monotonic()
         until = time.monotonic() + EVERY_S  # others may go on writing
@@ -165,8 +161,8 @@ class Screen:
         while self._said:
             lines += [_plain(line) for line in self._said.popleft().split("\n")]
         size = self._terminal_size()
-        if self._anew:
-            self._anew, self._drawn = False, 0
+        if self._continued():
+            self._drawn = 0
         try:
             view = [] if self._broken else self._draw(size[0], None if last else size[1])
         except Exception as error:
@@ -176,6 +172,10 @@ class Screen:
         self._recent.extend(lines)
         self._size, self._drawn = size, 0 if last else len(view)
         self._longest = max((cell_len(_ESCAPES.sub("", line)) for line in view), default=0)
+
+    def _continued(self) -> bool:
+        """After Ctrl-Z and ``fg`` the view begins below what the shell wrote meanwhile."""
+        return self._signals is not None and signal.SIGCONT in _read_some(self._signals)
 
     def _moves(self, lines: Sequence[str], view: Sequence[str], size: tuple[int, int]) -> str:
         """What the terminal is sent: lines in place of the old view, the new view below them."""
@@ -296,17 +296,26 @@ def _crashes_told_to(terminal: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_continue(begin_anew: Callable[[], None]) -> Iterator[None]:
-    """After Ctrl-Z and ``fg`` the view begins below what the shell wrote meanwhile."""
+def _signals() -> Iterator[int | None]:
+    """A pipe with a byte for each signal, SIGCONT among them; None where another has such a pipe.
+
+    Handlers would come too late: they run when the main thread is out of what it waits for.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield None
         return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        begin_anew()
-
-    before: Any = signal.signal(signal.SIGCONT, handle)
+    reads, writes = os.pipe()
+    os.set_blocking(reads, False)
+    os.set_blocking(writes, False)
+    before: Any = signal.signal(signal.SIGCONT, lambda number, frame: None)
+    ours = (other := signal.set_wakeup_fd(writes, warn_on_full_buffer=False)) == -1
+    if not ours:
+        signal.set_wakeup_fd(other)
     try:
-        yield
+        yield reads if ours else None
     finally:
+        if ours and (other := signal.set_wakeup_fd(-1)) not in (-1, writes):
+            signal.set_wakeup_fd(other)  # somebody took it meanwhile
         signal.signal(signal.SIGCONT, signal.SIG_DFL if before is None else before)
+        os.close(reads)
+        os.close(writes)
