@@ -1,5 +1,6 @@
 # make demo   sets everything up and runs the tiny world
 # make test   sets everything up and runs the tests
+# make bench  all benchmarks, each beside what one would use instead (BENCH="--only programs")
 # make check  linters, types, import contracts, tests
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 # DeepSpeed looks for ninja on the PATH.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test bench check clean
 
 setup: $(READY)
 
@@ -35,6 +36,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 check: $(READY)
 	$(BIN)/ruff check .

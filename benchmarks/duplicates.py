@@ -194,6 +194,7 @@ SIDES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "datasketch MinHashLSH": datasketch,
     "datatrove MinHash": datatrove,
 }
+OURS = ("fdd_ray, one process", "fdd_ray on Ray Data")
 
 
 def peak_memory_mib() -> float:
@@ -235,7 +236,7 @@ def compare(options: argparse.Namespace) -> None:
     """All sides at all sizes, in turns."""
     from statistics import median
 
-    from measure import publish
+    from measure import Ratio, publish, ratio
 
     from fdd_ray.records import Problem, to_table
     from fdd_ray.store import files
@@ -246,6 +247,7 @@ def compare(options: argparse.Namespace) -> None:
         sides.remove("datatrove MinHash")
         print("datatrove is not installed here and no --datatrove was given: it is left out", file=sys.stderr)
     found: list[dict[str, Any]] = []
+    ratios: list[Ratio] = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             parquet, lines = Path(folder, "rows.parquet"), Path(folder, "rows.jsonl")
@@ -278,8 +280,17 @@ def compare(options: argparse.Namespace) -> None:
                         "dropped": runs[side][0]["dropped"],
                     }
                 )
+                if growth and side in OURS:
+                    ratios.append(Ratio(f"growth of seconds, {side}, to {size:,} rows", *[growth] * 3, 1.1, True))
+            speed = {side: [size / run["seconds"] for run in runs[side]] for side in sides}
+            ratios += [
+                ratio(f"rows/s, {one}, to {other}, {size:,} rows", speed[one], speed[other], goal=1.0)
+                for one in OURS
+                for other in sides
+                if one in sides and other not in OURS
+            ]
     found.sort(key=lambda row: sides.index(row["side"]))
-    publish("duplicates", found, options.output, sizes=options.sizes, repeats=options.repeats)
+    publish("duplicates", found, options.output, ratios, sizes=options.sizes, repeats=options.repeats)
 
 
 if __name__ == "__main__":

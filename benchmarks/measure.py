@@ -26,6 +26,41 @@ class Timing(NamedTuple):
     repeats: int
 
 
+class Ratio(NamedTuple):
+    """How two sides that took turns in one script compare; kept by `publish` for `bench.py`.
+
+    Attributes:
+        what: What is compared with what.
+        median: The ratio of the medians.
+        low: The lowest that repeats of the two sides give.
+        high: The highest.
+        goal: What it is to reach; None where it is only watched.
+        at_most: Whether less is better, so that the goal is the most it may be.
+    """
+
+    what: str
+    median: float
+    low: float
+    high: float
+    goal: float | None = None
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the goal; None without one."""
+        if self.goal is None:
+            return None
+        return self.median <= self.goal if self.at_most else self.median >= self.goal
+
+
+def ratio(
+    what: str, one: Sequence[float], other: Sequence[float], goal: float | None = None, at_most: bool = False
+) -> Ratio:
+    """``one`` divided by ``other``, each the same figure of every repeat of one side."""
+    median = statistics.median(one) / statistics.median(other)
+    return Ratio(what, median, min(one) / max(other), max(one) / min(other), goal, at_most)
+
+
 def time_in_turns(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
     """Time each side ``repeats`` times, the sides taking turns.
 
@@ -57,11 +92,14 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def publish(name: str, rows: Sequence[Mapping[str, object]], output: Path, **settings: Any) -> None:
-    """Print ``rows`` as a table and write them, with the machine and the settings, to ``output/name.json``."""
+def publish(
+    name: str, rows: Sequence[Mapping[str, object]], output: Path, ratios: Sequence[Ratio] = (), **settings: Any
+) -> None:
+    """Print ``rows`` as a table and write them, with ratios, machine and settings, to ``output/name.json``."""
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     output.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": name, "machine": machine, "settings": settings, "rows": list(rows)}
+    content["ratios"] = [one._asdict() for one in ratios]
     (output / f"{name}.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     print(table(rows))
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import publish, time_in_turns
+from measure import publish, ratio, time_in_turns
 
 from fdd_ray.reasoning.programs import ProgramLimits, ProgramRunner
 
@@ -84,6 +84,16 @@ def main() -> None:
             }
             for name, timing in seconds.items()
         ]
+        process = seconds.pop("a Python process each")
+        ratios = [
+            ratio(
+                f"programs/s, {name}, to a Python process each",
+                [sizes[name] / taken for taken in (timing.median, timing.low, timing.high)],
+                [len(plain) / taken for taken in (process.median, process.low, process.high)],
+                goal=100,
+            )
+            for name, timing in seconds.items()
+        ]
         hostile = _programs(HOSTILE, arguments.hostile)
         begun = time.perf_counter()
         results = two.run_many(hostile)
@@ -103,7 +113,8 @@ def main() -> None:
             }
         )
         memory = _worker_memory_mib()
-    publish("programs", rows, arguments.output, repeats=arguments.repeats, limits=limits, worker_memory_mib=memory)
+    settings = {"repeats": arguments.repeats, "limits": limits, "worker_memory_mib": memory}
+    publish("programs", rows, arguments.output, ratios, **settings)
     print(f"\nmemory of a worker after honest programs, at its most: {memory:.0f} MiB")
 
 

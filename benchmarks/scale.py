@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measure import publish
+from measure import Ratio, publish
 
 from fdd_ray.experiment import Experiment, load_experiment
 from fdd_ray.launch import TINY_EXPERIMENT
@@ -257,6 +257,24 @@ def record(options: argparse.Namespace) -> None:
     print(f"{path}: {len(steady)} requests, {sum(steady) / len(steady):.3f} s each, {options.slots} at once")
 
 
+def memory_ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """The driver's most memory with the largest pool, to that with the smallest."""
+    most: dict[int, float] = {}
+    for row in rows:
+        most[row["pool"]] = max(most.get(row["pool"], 0.0), row["driver MiB"])
+    low, high = min(most), max(most)
+    grown = most[high] / most[low]
+    return [Ratio(f"memory of the driver, {high:,} rows, to {low:,} rows", grown, grown, grown, 1.2, True)]
+
+
+def engines_ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """What rows got of the engines' throughput."""
+    return [
+        Ratio(f"rows/s, {row['engines']} engines, to what they can do", *[row["efficiency"]] * 3, 0.9) for row in rows
+    ]
+
+
+RATIOS = {"memory": memory_ratios, "engines": engines_ratios}
 CASES = {"memory": memory_case, "engines": engines_case}
 
 
@@ -299,7 +317,8 @@ def main() -> None:
             pool = Path(folder) / f"pool-{size}.parquet"
             write_pool(pool, size if options.part == "memory" else size * options.rows_per_engine)
             rows += in_own_process(options.part, size, pool)
-    publish(f"scale_{options.part}", rows, options.output, options=vars(options))
+    ratios = RATIOS[options.part](rows)
+    publish(f"scale_{options.part}", rows, options.output, ratios, options=vars(options))
 
 
 if __name__ == "__main__":
