@@ -4,7 +4,8 @@
 
 Every process that drives a run writes a file of its own under ``ledger/``, so nothing is ever
 rewritten by another; on an object store, where nothing can be appended to, the file is put again
-whole (it holds one driver's events only, some lines for each part of a stage).
+whole (it holds one driver's events only). There parts that are finished within the same second share a
+put, or a large cluster's driver would do nothing else; the parts themselves lie there before.
 
 Events and their fields, beside ``time`` and ``event``:
 
@@ -32,6 +33,7 @@ from fdd_ray.store.access import is_local
 
 # Lines after which a new file is begun on an object store, where each event puts the file again.
 _LINES = 200
+_PUT_EVERY_S = 1.0
 
 
 class Ledger:
@@ -47,22 +49,31 @@ class Ledger:
         self._guard = guard
         self._path = self._new_path()
         self._lines: list[str] = []
+        self._put_at = -math.inf
 
     def __reduce__(self) -> tuple[type[Ledger], tuple[str]]:
         """In another process it is another writer, with a file of its own."""
         return Ledger, (self._directory,)
 
     def append(self, event: str, **fields: Any) -> None:
-        """Write one event durably; ``fields`` must be plain JSON values."""
+        """Write one event durably (see above for parts); ``fields`` must be plain JSON values."""
         self._guard()
         line = json.dumps({"time": round(time.time(), 6), "event": event, **fields}, ensure_ascii=False)
         if is_local(self._path):
             files.append_line(self._path, line)
         else:
-            if len(self._lines) == _LINES:
-                self._path, self._lines = self._new_path(), []
             self._lines.append(line)
-            files.write_bytes(self._path, ("\n".join(self._lines) + "\n").encode())
+            if event != "part written" or self._is_due():
+                self._put()
+
+    def _is_due(self) -> bool:
+        return len(self._lines) >= _LINES or time.monotonic() - self._put_at >= _PUT_EVERY_S
+
+    def _put(self) -> None:
+        files.write_bytes(self._path, ("\n".join(self._lines) + "\n").encode())
+        self._put_at = time.monotonic()
+        if len(self._lines) >= _LINES:
+            self._path, self._lines = self._new_path(), []
 
     def _new_path(self) -> str:
         started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -109,6 +109,28 @@ def test_the_ledger_works_on_an_object_store() -> None:
     assert [event["event"] for event in read_ledger("memory://ledger-test/run")] == ["a", "b"]
 
 
+def test_parts_of_the_same_second_share_a_put_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    puts: list[str] = []
+    write, clock = files.write_bytes, [100.0]
+    monkeypatch.setattr(files, "write_bytes", lambda path, data: (puts.append(path), write(path, data)))
+    monkeypatch.setattr("fdd_ray.store.ledger.time.monotonic", lambda: clock[0])
+    root = "memory://ledger-test/busy"
+    ledger = Ledger(root)
+
+    def written(count: int) -> int:
+        before = len(puts)
+        for _ in range(count):
+            ledger.append("part written", rows=1)
+        return len(puts) - before
+
+    assert written(50) == 1, "the first at once, the others wait"
+    clock[0] += 1.0
+    assert written(1) == 1 and len(read_ledger(root)) == 51
+    assert written(200) == 1, "a full file is put"
+    ledger.append("stage finished")
+    assert len(read_ledger(root)) == 252, "any other event takes along what waits"
+
+
 def test_a_refused_command_leaves_the_written_experiment_as_it_was(tmp_path: Path) -> None:
     Run(str(tmp_path), experiment="epochs: 3\n").once("teach", 0, {"epochs": 3}, _work([]))  # type: ignore[arg-type]
     with pytest.raises(StoreError):
