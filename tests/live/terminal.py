@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 LIVE = {"TERM": "xterm-256color", "CI": "", "NO_COLOR": "", "FDD_RAY_PLAIN": "", "PYTHONUNBUFFERED": ""}
 
 
+def _own_terminal() -> None:
+    """^C reaches the program, also where the tests were started in the background, where it is ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program on a pseudo-terminal, and the screen that it makes."""
 
@@ -36,7 +42,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=ROOT, env=environment,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C reaches it
+            preexec_fn=_own_terminal,
         )  # fmt: skip
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
