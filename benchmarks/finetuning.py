@@ -16,8 +16,8 @@ turns one more comes before them that is not counted, since it fills caches.
 Same for all: number format, AdamW, clipping, workers and threads, and no recomputed activations unless they are asked
 for (they are TRL's default, and slow it down). Ray Train by hand has our ZeRO stage, TRL its own data parallelism. A
 padded forward pass has as many examples as make the same number of real tokens as our packed rows, to the nearest
-whole example, and there are as many of them in a step. TRL's packing fills rows of the same length, and
-attends over all rows of a forward pass at once unless ``--trl-attention`` names a kernel that keeps them apart.
+whole example, and there are as many of them in a step. TRL's packing fills rows of the same length and
+lays those of a forward pass end to end; ``--trl-attention`` names an attention that computes no masked part of that.
 
 MFU counts 6 operations for each parameter and token (of the output layer only where there is loss) and 6 x layers x
 width for each token squared of an example; ``finetuning_work.flops_per_token`` says it in full. The peak is that of
@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -163,7 +164,7 @@ def prepare(options: argparse.Namespace, local: Path) -> tuple[Plan, float]:
         warm_up=options.warm_up,
         learning_rate=options.learning_rate,
         seed=0,
-        trl=options.trl or sys.executable,
+        trl=os.path.abspath(options.trl) if os.path.exists(options.trl or "") else options.trl or sys.executable,
         trl_attention=options.trl_attention,
     )
     return plan, flops_per_token(Shape.of(config), tokens.lengths, tokens.completions)
