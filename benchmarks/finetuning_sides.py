@@ -39,6 +39,9 @@ def _session() -> Iterator[Any]:
     for name in (__name__, Plan.__module__):
         ray.cloudpickle.register_pickle_by_value(sys.modules[name])
     with ray_session(Reporter()):
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        if nodes > 1:  # shown if the side fails
+            print(f"the cluster has {nodes} nodes: --work must be a place that all of them reach", file=sys.stderr)
         yield ray
 
 
