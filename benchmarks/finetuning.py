@@ -11,7 +11,8 @@ padding. In all sides only the rationale carries loss. Sides take turns, each in
 turns one more comes before them that is not counted, since it fills caches.
 
     tokens/s  those of the steps after the warm-up, by the time between two readings of the clock in the first worker
-    wall      the side's process from start to end: imports, Ray where it is not up yet, workers, training, saving
+    wall      the side's process from start to end: imports, Ray where it is not up yet, workers, training, saving;
+              only ours renders its examples within it, the others are given token ids
 
 Same for all: number format, AdamW, clipping, workers and threads, and no recomputed activations unless they are asked
 for (they are TRL's default, and slow it down). Ray Train by hand has our ZeRO stage, TRL its own data parallelism. A
@@ -55,6 +56,7 @@ from finetuning_work import (
     cut,
     flops_per_token,
     steady_pace,
+    tokens_by_step,
 )
 from measure import publish
 
@@ -167,6 +169,9 @@ def prepare(options: argparse.Namespace, local: Path) -> tuple[Plan, float]:
         trl=os.path.abspath(options.trl) if os.path.exists(options.trl or "") else options.trl or sys.executable,
         trl_attention=options.trl_attention,
     )
+    steps = len(tokens_by_step(plan, tokens.lengths, tokens.completions, packing=True)) - 1
+    if steps < plan.warm_up + 2 * plan.log_steps:
+        raise SystemExit(f"{steps} steps are too few after {plan.warm_up} of warm-up; raise --size or --epochs")
     return plan, flops_per_token(Shape.of(config), tokens.lengths, tokens.completions)
 
 

@@ -265,13 +265,14 @@ def _loop(config: dict[str, Any]) -> Told:
     for epoch in range(plan.epochs):
         if plan.workers > 1:
             loader.sampler.set_epoch(epoch)
-        for batch in loader:
+        for number, batch in enumerate(loader, start=1):
+            last = epoch == plan.epochs - 1 and number == len(loader)
             loss = engine(**batch, use_cache=False).loss
             engine.backward(loss)
             boundary = engine.is_gradient_accumulation_boundary()
             engine.step()
             tokens += batch["attention_mask"].sum()
-            if boundary and engine.global_steps % plan.log_steps == 0:
+            if boundary and (last or engine.global_steps % plan.log_steps == 0):
                 loss.item()  # as if it were logged: waits for the device
                 marks.append((engine.global_steps, int(tokens), time.perf_counter()))
     if dist.get_rank() == 0 and plan.zero_stage < 3:
