@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from fdd_ray.errors import TrainingError
-from fdd_ray.training.model import CompletionLoss, check_packing, model_inputs
-from fdd_ray.training.packing import Batch, TrainingPlan, collate
+from fdd_ray.tiny import model_path
+from fdd_ray.training.examples import render
+from fdd_ray.training.model import CompletionLoss, check_packing, load_student, model_inputs
+from fdd_ray.training.packing import IGNORED, Batch, TrainingPlan, collate, pack
+from tests.training.conftest import tiny_examples
 
 
 def tiny_llama(**changes):
@@ -72,6 +75,44 @@ def test_packed_and_single_rows_have_the_same_loss_and_gradient():
     unpacked = CompletionLoss(model, packing=False)
     loss = unpacked(model, batch_of([[example] for example in examples]))
     assert float(loss.detach()) == pytest.approx(single, rel=1e-5)
+
+
+def test_each_example_of_the_shipped_student_has_the_loss_that_it_has_alone():
+    """To 1e-5 for a completion token; rows whose examples see each other are off by far more."""
+    model, tokenizer = load_student(str(model_path("student")), dtype=torch.float32, packing=True)
+    model.eval()
+    tokens = render(tiny_examples(60), tokenizer, "tiny", max_length=256, drop_too_long=False)
+    rows = pack(tokens.lengths, 256, seed=0)
+    batch = collate([[tokens.example(index) for index in row] for row in rows], pad_id=0, max_length=256)
+    assert min(len(row) for row in rows[:-1]) > 1
+
+    def packed_losses(**changes) -> list[list[float]]:
+        with torch.no_grad():
+            logits = model(**model_inputs(batch, True) | changes, use_cache=False).logits
+        targets = torch.from_numpy(batch.targets())
+        each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        told = targets != IGNORED
+        return [
+            [float(each[number][told[number] & (segments == place + 1)].mean()) for place in range(len(row))]
+            for number, (row, segments) in enumerate(zip(rows, torch.from_numpy(batch.segments), strict=True))
+        ]
+
+    alone: list[list[float]] = []
+    for row in rows:
+        alone.append([])
+        for ids, prompt in map(tokens.example, row):
+            inputs = torch.from_numpy(ids).long()[None]
+            labels = inputs.clone()
+            labels[:, :prompt] = IGNORED
+            with torch.no_grad():
+                alone[-1].append(float(model(input_ids=inputs, labels=labels).loss))  # Transformers' own loss
+    assert sum(map(len, alone)) == len(tokens) == 60
+    for packed, single in zip(packed_losses(), alone, strict=True):
+        assert packed == pytest.approx(single, rel=0, abs=1e-5)
+    causal = torch.from_numpy(np.tri(batch.input_ids.shape[1], dtype=np.bool_))
+    seeing_others = packed_losses(attention_mask=causal.expand(len(rows), 1, -1, -1))
+    others = [[loss for row in losses for loss in row[1:]] for losses in (seeing_others, alone)]
+    assert max(abs(a - b) for a, b in zip(*others, strict=True)) > 1e-2
 
 
 def test_logits_are_computed_for_labelled_positions_only():
