@@ -27,10 +27,9 @@ job's working directory, which Ray throws away; the table is printed as well.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import teacher_processor, teacher_sides
@@ -46,7 +47,7 @@ from benchmarks.measure import publish
 from benchmarks.teacher_processor import LEAN, STAGES
 from benchmarks.teacher_ratios import GOALS, OURS, STEADY, Pass, rows_of
 from benchmarks.teacher_work import experiment_of, make_pool
-from fdd_ray.cluster import ray_session
+from fdd_ray.cluster import interrupt_on_sigterm, ray_session
 from fdd_ray.progress import Reporter
 from fdd_ray.store import files
 from fdd_ray.store.run import Run
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.one:
         _run_one(options)
         return 0
+    interrupt_on_sigterm()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="teacher-stage-") as folder:
         for part in options.parts:
@@ -78,9 +80,9 @@ def _measure(part: str, options: argparse.Namespace, folder: Path) -> tuple[list
     """What all sides of a part did in all turns that count, and why a side did not run."""
     if part == STEADY:
         try:
-            return _in_own_process(part, _BOTH, 0, options, folder), {}
+            return _tried_twice(part, _BOTH, 0, options, folder), {}
         except DidNotRun as error:
-            return [], {OURS: str(error)}
+            return [], {OURS: f"does not run: {error}"}
     sides = [OURS, *options.processors]
     passes: list[Pass] = []
     failures: dict[str, str] = {}
@@ -90,13 +92,22 @@ def _measure(part: str, options: argparse.Namespace, folder: Path) -> tuple[list
             if side in failures:
                 continue
             try:
-                done = _in_own_process(part, side, turn, options, folder)
+                done = _tried_twice(part, side, turn, options, folder)
             except DidNotRun as error:
                 failures[side] = f"does not run: {error}"
                 continue
             passes += done if turn >= uncounted else []
             _say(f"{part}, turn {turn}: {side}: {done[0].seconds:.1f} s, {done[0].completion_tokens} tokens")
     return passes, failures
+
+
+def _tried_twice(part: str, side: str, turn: int, options: argparse.Namespace, folder: Path) -> list[Pass]:
+    """One side's turn; once more if it fails, since on a busy machine Ray may be too slow to start."""
+    try:
+        return _in_own_process(part, side, turn, options, folder)
+    except DidNotRun as error:
+        _say(f"{part}, turn {turn}: {side}: {error}; once more")
+        return _in_own_process(part, side, turn, options, folder)
 
 
 def _in_own_process(part: str, side: str, turn: int, options: argparse.Namespace, folder: Path) -> list[Pass]:
@@ -111,24 +122,30 @@ def _in_own_process(part: str, side: str, turn: int, options: argparse.Namespace
     command = [sys.executable, str(Path(__file__).resolve()), *options.given]
     command += ["--one", part, side, str(turn), str(result), work]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(command, stdout=file, stderr=file)
         try:
             code = process.wait(options.deadline)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             raise DidNotRun(f"no result after {options.deadline:.0f} s") from None
-        except BaseException:  # such as Ctrl-C, which a session of its own does not hear
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-            raise
         finally:
+            _end(process)
             files.remove(work)
     if code or not result.exists():
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         _say("\n".join(lines[-40:]))
         raise DidNotRun(f"exit code {code}: {lines[-1][:300] if lines else 'nothing was said'}")
     return [Pass(**fields) for fields in json.loads(result.read_text())]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a driver that is still at work, and what it started: a Ray of its own, if it has one."""
+    if process.poll() is None:
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        for child in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def _run_one(options: argparse.Namespace) -> None:
