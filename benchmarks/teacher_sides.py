@@ -7,6 +7,7 @@ GPUs are reached; what they do inside is their own.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.teacher_work import (
     vllm_sampling,
 )
 from fdd_ray.checking import Asking
+from fdd_ray.engines.actor import _end_children
 from fdd_ray.engines.base import Asker, EngineSettings, Reply, Sampling
 from fdd_ray.engines.fleet import Fleet, _environment
 from fdd_ray.experiment import Experiment
@@ -33,6 +35,7 @@ from fdd_ray.store import files
 from fdd_ray.store.run import Manifest, Run, StageFolder, StageResult
 
 PLAIN = "vllm.LLM.generate"
+_CLOSE_S = 10.0
 
 
 def environment_of(settings: EngineSettings) -> dict[str, str]:
@@ -235,6 +238,10 @@ class PlainEngine:
     def ready(self) -> None:
         """Returns once the engine is loaded."""
 
+    def close(self) -> None:
+        """End the engine's own processes, which would outlive the actor and keep its GPUs."""
+        _end_children()
+
     def generate(
         self, chats: Sequence[Sequence[Message]], samplings: Sequence[dict[str, Any]]
     ) -> tuple[float, list[tuple[int, list[tuple[str, int]]]]]:
@@ -291,6 +298,8 @@ class PlainSide:
         """End the engines."""
         import ray
 
+        closing = [engine.close.remote() for engine in self._actors]
+        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_S)
         for engine in self._actors:
             ray.kill(engine)
         self._actors = []
@@ -371,6 +380,4 @@ def _has_room(experiment: Experiment, sides: int) -> bool:
 
 
 def _say(text: str) -> None:
-    import sys
-
     print(text, file=sys.stderr, flush=True)
