@@ -51,6 +51,8 @@ class Bench(NamedTuple):
 BENCHES = {
     "programs": Bench(("programs.py",), "programs", 1),
     "duplicates": Bench(("duplicates.py", "--sizes", "10000", "100000"), "duplicates", 3, ("datatrove",)),
+    "teacher-stage": Bench(("teacher_stage.py",), "teacher_stage", 30),
+    "finetuning": Bench(("finetuning.py",), "finetuning", 15, ("trl",)),
     "scale-engines": Bench(("scale.py", "engines"), "scale_engines", 10),
     "scale-memory": Bench(("scale.py", "memory"), "scale_memory", 40),
 }

@@ -58,12 +58,13 @@ from finetuning_work import (
     steady_pace,
     tokens_by_step,
 )
-from measure import publish
+from measure import Ratio, publish
 
 from fdd_ray.store import files
 
 _ALL = (OURS, RAY, TRL, TRL_PACKED, OURS_PADDED)
 _HEAD = 64
+GOAL = 1.3
 
 
 def make_examples(count: int) -> list[Any]:
@@ -225,6 +226,7 @@ def measure(options: argparse.Namespace) -> None:
             "finetuning",
             rows,
             options.output,
+            ratios_of(rows),
             options=vars(options),
             plan=plan.__dict__,
             flops_per_token=flops,
@@ -234,6 +236,21 @@ def measure(options: argparse.Namespace) -> None:
         if options.profile:
             in_own_process("profile", plan_file, options.profile.resolve())
             print(f"\na trace of some of our steps, for chrome://tracing or Perfetto: {options.profile}")
+
+
+def ratios_of(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """How many times the tokens per second of each other side ours are."""
+    return [
+        Ratio(
+            f"tokens/s, ours, to {row['side']}",
+            row["ours is times"],
+            row["times, low"],
+            row["times, high"],
+            None if row["side"] == OURS_PADDED else GOAL,
+        )
+        for row in rows
+        if row["side"] != OURS and row["ours is times"] != ""
+    ]
 
 
 def main() -> None:

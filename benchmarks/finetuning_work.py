@@ -276,7 +276,7 @@ class Run(NamedTuple):
 
 def compare(
     runs: Mapping[str, Sequence[Run]], *, workers: int, flops: float, peak_tflops: float | None = None
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """A row for each side: medians over the turns, the lowest and highest, and how many times it ours is.
 
     Args:
@@ -285,7 +285,7 @@ def compare(
         flops: Operations for each token.
         peak_tflops: Peak TFLOP/s of one worker; None: by the name of its GPU, where that is known.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     ours = [run.tokens_per_second for run in runs.get(OURS, ())]
     for side, turns in runs.items():
         paces = [run.tokens_per_second for run in turns]

@@ -43,7 +43,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import teacher_processor, teacher_sides
-from benchmarks.measure import publish
+from benchmarks.measure import Ratio, publish
 from benchmarks.teacher_processor import LEAN, STAGES
 from benchmarks.teacher_ratios import GOALS, OURS, STEADY, Pass, rows_of
 from benchmarks.teacher_work import experiment_of, make_pool
@@ -72,8 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             passes, failures = _measure(part, options, Path(folder))
             rows += rows_of(part, passes, failures)
     names = ("model", "size", "replicas", "gpus_per_replica", "repeats", "set")
-    publish("teacher_stage", rows, options.output, **{name: getattr(options, name) for name in names})
+    publish("teacher_stage", rows, options.output, _ratios(rows), **{name: getattr(options, name) for name in names})
     return int(any(row["same work"] == "no" or row["note"] for row in rows))
+
+
+def _ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
+    """fdd_ray's figure by that of each other side."""
+    return [
+        Ratio(
+            f"{row['part']}: {'tokens/s' if row['part'] == STEADY else 'seconds'}, {OURS}, to {row['side']}",
+            row["ratio"],
+            row["ratio low"],
+            row["ratio high"],
+            GOALS[row["part"]][1],
+            row["part"] != STEADY,
+        )
+        for row in rows
+        if row["ratio"] != ""
+    ]
 
 
 def _measure(part: str, options: argparse.Namespace, folder: Path) -> tuple[list[Pass], dict[str, str]]:
