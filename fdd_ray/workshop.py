@@ -122,7 +122,7 @@ class Workshop:
         }
 
         def work(folder: StageFolder) -> StageResult:
-            with self.reporter.stage(folder.label):
+            with self.reporter.stage(folder.label) as progress:
                 return load.load(
                     folder,
                     pool=experiment.pool,
@@ -130,6 +130,7 @@ class Workshop:
                     contamination=experiment.decontaminate,
                     seed=experiment.seed,
                     least=experiment.teach.min_kept,
+                    say=progress.waiting,
                 )
 
         manifest = self._once("problems", 0, depends_on, work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from fdd_ray.curation.contamination import BenchmarkGuard, ContaminationSettings
 from fdd_ray.errors import ProblemsError
@@ -16,6 +16,7 @@ from fdd_ray.store.run import Counts, StageFolder, StageResult, merge_counts
 
 POOL_FILE = "pool.parquet"
 REJECTIONS_FILE = "pool-rejections.parquet"
+_SAID_EVERY = 1000
 
 
 def benchmark_file(name: str) -> str:
@@ -31,6 +32,7 @@ def load(
     contamination: ContaminationSettings,
     seed: int,
     least: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> StageResult:
     """Load all problems.
 
@@ -41,12 +43,14 @@ def load(
         contamination: What is too close to a benchmark problem to be in the pool.
         seed: Makes samples of sources repeatable.
         least: Fewest problems the pool must have.
+        say: Told now and then how many rows of the pool were read.
 
     Raises:
         ProblemsError: If a source cannot be read, or too few problems are left.
     """
     loaded = {name: load_problems(sources, seed=seed, name=f"benchmark {name}") for name, sources in benchmarks.items()}
-    sieve = _Sieve(BenchmarkGuard({name: benchmark.problems for name, benchmark in loaded.items()}, contamination))
+    guard = BenchmarkGuard({name: benchmark.problems for name, benchmark in loaded.items()}, contamination)
+    sieve = _Sieve(guard, say)
     kept = folder.write_rows(POOL_FILE, sieve.usable(iter_problems(pool, seed=seed, name="pool")), Problem)
     rejections = list(_rejections(folder.file(POOL_FILE), sieve))
     folder.write(REJECTIONS_FILE, to_table(rejections, Rejection))
@@ -71,13 +75,16 @@ def load(
 class _Sieve:
     """Lets usable problems through, one by one, and keeps what it holds back, in the order of the rows."""
 
-    def __init__(self, guard: BenchmarkGuard) -> None:
+    def __init__(self, guard: BenchmarkGuard, say: Callable[[str], None]) -> None:
         self._guard = guard
+        self._say = say
         self.held: list[Rejection | Repeated] = []
         self.leaked: dict[str, Problem] = {}
 
     def usable(self, rows: Iterable[Problem | Rejection | Repeated]) -> Iterator[Problem]:
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if number % _SAID_EVERY == 0:
+                self._say(f"{number:,} rows of the pool read")
             if not isinstance(row, Problem):
                 self.held.append(row)
             elif (leak := self._guard.check(row.question)) is None:
