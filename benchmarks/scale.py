@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py memory --rows 100000 1000000
     python benchmarks/scale.py engines --engines 1 8 64
+    python benchmarks/scale.py blocks --blocks 1000 10000
     python benchmarks/scale.py record --output benchmarks/profiles
 
 ``memory`` runs the stages of a run (problems, rationales, score, split, synthesise, curate, and the writing of the
@@ -12,6 +13,8 @@ most, what the object store held, how many files there are, and rows per second.
 the recorded profile says how many requests an engine works on at once and how long each takes. ``--stretch`` makes
 every request longer, so that one small machine can play the cluster: what is measured is fdd-ray and Ray, on the cores
 that are here, and not a model.
+
+``blocks`` hands out blocks in which nothing is done: what the driver needs for each, whatever is in it.
 
 ``record`` asks the tiny teacher on vLLM and writes such a profile. Each case runs in a driver of its own.
 """
@@ -30,7 +33,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from measure import Ratio, publish
@@ -41,6 +44,9 @@ from fdd_ray.progress import Reporter
 from fdd_ray.records import Problem, schema_of, to_tables
 from fdd_ray.store import files
 from fdd_ray.store.run import Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PROFILE = Path(__file__).parent / "profiles" / "tiny_teacher.json"
 _WATCH_S = 0.5
@@ -223,6 +229,41 @@ def engines_case(work: Path, engines: int, options: argparse.Namespace) -> list[
     ]  # fmt: skip
 
 
+class _Nothing:
+    """Does nothing with a block, as an actor with several calls at a time."""
+
+    async def __call__(self, block: pa.Table) -> pa.Table:
+        return block
+
+
+def blocks_case(work: Path, blocks: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """So many blocks in which nothing is done; what each costs the driver."""
+    import ray
+
+    from fdd_ray.flow import FlowSettings, map_items
+
+    del work
+    flow = FlowSettings(map_actors=(options.map_actors, options.map_actors))
+    _start_ray()
+    with Watch() as watch:
+        before, begun = time.process_time(), time.monotonic()
+        items = [{"path": f"part-{number:032d}.parquet", "start": 0, "stop": 1} for number in range(blocks)]
+        results = map_items(_Nothing, (), items, flow, "blocks", calls=flow.blocks_in_flight)
+        next(results)
+        first = time.monotonic() - begun
+        done = 1 + sum(1 for _ in results)
+        seconds, busy = time.monotonic() - begun, time.process_time() - before
+        assert done == blocks, f"{done} of {blocks} blocks came back"
+    ray.shutdown()
+    return [
+        {
+            "blocks": blocks, "seconds": round(seconds, 1), "until the first": round(first, 1),
+            "blocks/s": round((blocks - 1) / (seconds - first), 1), "driver's CPU ms a block": 1000 * busy / blocks,
+            "driver MiB": round(watch.driver), "object store MiB": round(watch.store, 1),
+        }
+    ]  # fmt: skip
+
+
 def record(options: argparse.Namespace) -> None:
     """Ask the tiny teacher on vLLM, so many requests at once, and write how long each took."""
     import asyncio
@@ -274,8 +315,8 @@ def engines_ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
     ]
 
 
-RATIOS = {"memory": memory_ratios, "engines": engines_ratios}
-CASES = {"memory": memory_case, "engines": engines_case}
+RATIOS = {"memory": memory_ratios, "engines": engines_ratios, "blocks": lambda rows: []}
+CASES = {"memory": memory_case, "engines": engines_case, "blocks": blocks_case}
 
 
 def in_own_process(part: str, size: int, pool: Path) -> list[dict[str, Any]]:
@@ -289,9 +330,10 @@ def in_own_process(part: str, size: int, pool: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the cases of one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["memory", "engines", "record"], help="what to do")
+    parser.add_argument("part", choices=["memory", "engines", "blocks", "record"], help="what to do")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="sizes of the pool")
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 8, 64], help="numbers of engines")
+    parser.add_argument("--blocks", type=int, nargs="+", default=[1000, 10_000], help="numbers of blocks")
     parser.add_argument("--rows-per-engine", type=int, default=640)
     parser.add_argument("--block-rows", type=int, default=None, help="default: 256 for memory, 32 for engines")
     parser.add_argument("--map-actors", type=int, default=4)
@@ -313,9 +355,10 @@ def main() -> None:
             print(json.dumps(CASES[options.part](Path(folder), options.one, options)))
             return
         rows: list[dict[str, Any]] = []
-        for size in options.rows if options.part == "memory" else options.engines:
+        for size in {"memory": options.rows, "engines": options.engines, "blocks": options.blocks}[options.part]:
             pool = Path(folder) / f"pool-{size}.parquet"
-            write_pool(pool, size if options.part == "memory" else size * options.rows_per_engine)
+            if options.part != "blocks":
+                write_pool(pool, size if options.part == "memory" else size * options.rows_per_engine)
             rows += in_own_process(options.part, size, pool)
     ratios = RATIOS[options.part](rows)
     publish(f"scale_{options.part}", rows, options.output, ratios, options=vars(options))
