@@ -4,8 +4,9 @@
 
 Every process that drives a run writes a file of its own under ``ledger/``, so nothing is ever
 rewritten by another; on an object store, where nothing can be appended to, the file is put again
-whole (it holds one driver's events only). There parts that are finished within the same second share a
-put, or a large cluster's driver would do nothing else; the parts themselves lie there before.
+whole (it holds one driver's events only). There parts that are finished in quick succession share puts, or
+a large cluster's driver would do nothing else; the parts themselves lie there before, and no event waits
+longer than five seconds.
 
 Events and their fields, beside ``time`` and ``event``:
 
@@ -20,10 +21,13 @@ Events and their fields, beside ``time`` and ``event``:
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import secrets
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +37,10 @@ from fdd_ray.store.access import is_local
 
 # Lines after which a new file is begun on an object store, where each event puts the file again.
 _LINES = 200
-_PUT_EVERY_S = 1.0
+# So many puts for parts at most within so many seconds: a small run's parts are seen at once.
+_PUTS, _WITHIN_S = 5, 5.0
+
+_log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -49,7 +56,9 @@ class Ledger:
         self._guard = guard
         self._path = self._new_path()
         self._lines: list[str] = []
-        self._put_at = -math.inf
+        self._puts: deque[float] = deque([-math.inf] * _PUTS, maxlen=_PUTS)
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
 
     def __reduce__(self) -> tuple[type[Ledger], tuple[str]]:
         """In another process it is another writer, with a file of its own."""
@@ -61,19 +70,39 @@ class Ledger:
         line = json.dumps({"time": round(time.time(), 6), "event": event, **fields}, ensure_ascii=False)
         if is_local(self._path):
             files.append_line(self._path, line)
-        else:
+            return
+        with self._lock:
             self._lines.append(line)
-            if event != "part written" or self._is_due():
+            if event != "part written":
                 self._put()
-
-    def _is_due(self) -> bool:
-        return len(self._lines) >= _LINES or time.monotonic() - self._put_at >= _PUT_EVERY_S
+                return
+            wait_s = self._puts[0] + _WITHIN_S - time.monotonic()
+            if wait_s <= 0 or len(self._lines) >= _LINES:
+                self._puts.append(time.monotonic())
+                self._put()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait_s, self._put_late)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _put(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         files.write_bytes(self._path, ("\n".join(self._lines) + "\n").encode())
-        self._put_at = time.monotonic()
         if len(self._lines) >= _LINES:
             self._path, self._lines = self._new_path(), []
+
+    def _put_late(self) -> None:
+        """Put what waits though no further event came: a reader would take the run for standing still."""
+        with self._lock:
+            if self._timer is not threading.current_thread():
+                return
+            self._puts.append(time.monotonic())
+            try:
+                self._put()
+            except Exception as error:
+                _log.warning("the ledger's last parts are put with the next event: %s", error)
 
     def _new_path(self) -> str:
         started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

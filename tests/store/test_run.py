@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -109,7 +110,7 @@ def test_the_ledger_works_on_an_object_store() -> None:
     assert [event["event"] for event in read_ledger("memory://ledger-test/run")] == ["a", "b"]
 
 
-def test_parts_of_the_same_second_share_a_put_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_in_quick_succession_share_puts_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
     puts: list[str] = []
     write, clock = files.write_bytes, [100.0]
     monkeypatch.setattr(files, "write_bytes", lambda path, data: (puts.append(path), write(path, data)))
@@ -123,12 +124,25 @@ def test_parts_of_the_same_second_share_a_put_on_an_object_store(monkeypatch: py
             ledger.append("part written", rows=1)
         return len(puts) - before
 
-    assert written(50) == 1, "the first at once, the others wait"
-    clock[0] += 1.0
-    assert written(1) == 1 and len(read_ledger(root)) == 51
-    assert written(200) == 1, "a full file is put"
+    assert written(5) == 5 and len(read_ledger(root)) == 5, "a few are seen at once"
+    assert written(50) == 0, "a crowd waits"
+    clock[0] += 5.0
+    assert written(1) == 1 and len(read_ledger(root)) == 56
+    assert written(4) == 4 and written(200) == 1, "a full file is put"
     ledger.append("stage finished")
-    assert len(read_ledger(root)) == 252, "any other event takes along what waits"
+    assert len(read_ledger(root)) == 261, "any other event takes along what waits"
+
+
+def test_parts_that_wait_are_put_though_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fdd_ray.store.ledger._WITHIN_S", 0.5)
+    ledger, root = Ledger("memory://ledger-test/pause"), "memory://ledger-test/pause"
+    for _ in range(50):
+        ledger.append("part written", rows=1)
+    assert len(read_ledger(root)) < 50
+    deadline = time.monotonic() + 30.0
+    while len(read_ledger(root)) < 50:
+        assert time.monotonic() < deadline, f"{len(read_ledger(root))} of 50 events are there"
+        time.sleep(0.05)
 
 
 def test_a_refused_command_leaves_the_written_experiment_as_it_was(tmp_path: Path) -> None:
