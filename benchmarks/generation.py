@@ -5,17 +5,17 @@
 
 One server (vLLM's own, with the tiny teacher, without a prefix cache, unless ``--endpoint`` names another), the same
 prompts, greedy, the same longest answer and as many requests in flight for all; the sides take turns, each in a process
-of its own that ends with its rows written. ``generation_sides.py`` says how each is set up. The bare client of the
-package openai goes with them: it is the ceiling that the server sets.
+of its own that ends with its rows written. ``generation_sides.py`` says how each is set up. Two bare clients go with
+them, the package openai and aiohttp: the faster of them is the ceiling that the server sets.
 
 Columns, medians of the repeats with lowest and highest:
 
 - ``wall s``: from the start of the side's process to its end; ``wall rows/s`` of it.
 - ``work s``: from the first of its prompts that the server saw to the last row written; ``rows/s`` of it.
 - ``ours / this``: how many times fdd-ray's rows/s are the side's, with start-up (``wall``) and without.
-- ``of ceiling``: the side's rows/s as a share of the bare client's.
+- ``of ceiling``: the side's rows/s as a share of the faster bare client's.
 - ``lost``: rows that came back without an answer, over all repeats; ``more requests``: requests that the server saw
-  beyond one for each row; ``same text``: answers that are the bare client's, word for word.
+  beyond one for each row; ``same text``: answers that are those of the package openai, word for word.
 - ``most in flight``: the most requests that the server had at once.
 
 The server is asked for its own counts (``/metrics``) while a side works; where it has none, ``work s`` counts from the
@@ -47,7 +47,7 @@ from measure import publish
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-OURS, CEILING = "fdd_ray", "client"
+OURS, REFERENCE, BARE = "fdd_ray", "client", ("client", "http")
 _FOREIGN = ("distilabel", "curator")
 _LOOK_S = 0.2
 
@@ -75,7 +75,7 @@ class Turn:
         wall_s: Seconds from the start of its process to its end.
         work_s: Seconds from its first request to its last row.
         rows: Rows that came back with an answer.
-        same: Those of them whose text is the bare client's.
+        same: Those of them whose text is the reference's.
         more: Requests beyond one for each row; None if the server does not tell.
         in_flight: Most requests that the server had at once; None if it does not tell.
         version: Of the package.
@@ -154,14 +154,14 @@ class Watch:
                 self.looks.append(look)
 
 
-def take_turn(side: str, python: str, job: Job, ceiling: Mapping[str, str], deadline_s: float) -> Turn:
+def take_turn(side: str, python: str, job: Job, reference: Mapping[str, str], deadline_s: float) -> Turn:
     """Run one side in a process of its own.
 
     Args:
         side: Its name.
         python: The interpreter of its environment.
         job: What it is to do; its folder is made anew.
-        ceiling: Answers of the bare client by prompt id, to compare with; empty for itself.
+        reference: Answers by prompt id, to compare with.
         deadline_s: Seconds after which it is ended and the benchmark fails.
     """
     with tempfile.TemporaryDirectory(prefix=f"generation-{side}-") as folder, Watch(job.endpoint) as watch:
@@ -174,7 +174,6 @@ def take_turn(side: str, python: str, job: Job, ceiling: Mapping[str, str], dead
         told = json.loads(output.strip().splitlines()[-1])
         answers = json.loads(Path(folder, ANSWERS).read_text(encoding="utf-8"))
         rows = len(job.rows())
-    ceiling = ceiling or answers
     looks = watch.looks
     more = looks[-1].done - looks[0].done - rows if looks else None
     seen = work_begun(looks, looks[0].done, max(0, more or 0)) if looks else None
@@ -182,7 +181,7 @@ def take_turn(side: str, python: str, job: Job, ceiling: Mapping[str, str], dead
         wall_s=wall_s,
         work_s=told["ended"] - (seen or told["begun"]),
         rows=len(answers),
-        same=sum(text.strip() == ceiling.get(id, "").strip() for id, text in answers.items()),
+        same=sum(text.strip() == reference.get(id, "").strip() for id, text in answers.items()),
         more=more,
         in_flight=max(look.at_work for look in looks) if looks else None,
         version=told["version"],
@@ -225,9 +224,10 @@ def summarise(turns: Mapping[str, Sequence[Turn]], size: int) -> list[dict[str, 
         side: {"wall": median(t.rows / t.wall_s for t in found), "work": median(t.rows / t.work_s for t in found)}
         for side, found in turns.items()
     }
+    ceiling = max((rates[side]["work"] for side in BARE if side in rates), default=None)
     rows: list[dict[str, Any]] = []
     for side, found in turns.items():
-        ours, rate, ceiling = rates.get(OURS), rates[side], rates.get(CEILING)
+        ours, rate = rates.get(OURS), rates[side]
         known = [turn.more for turn in found if turn.more is not None]
         flights = [turn.in_flight for turn in found if turn.in_flight is not None]
         rows.append(
@@ -242,7 +242,7 @@ def summarise(turns: Mapping[str, Sequence[Turn]], size: int) -> list[dict[str, 
                 "work s": _spread([turn.work_s for turn in found]),
                 "rows/s": rate["work"],
                 "ours / this": ours["work"] / rate["work"] if ours else "",
-                "of ceiling": rate["work"] / ceiling["work"] if ceiling else "",
+                "of ceiling": rate["work"] / ceiling if ceiling else "",
                 "more requests": sum(known) if known else "",
                 "most in flight": max(flights) if flights else "",
                 "same text": f"{sum(turn.same for turn in found)} of {sum(turn.rows for turn in found)}",
@@ -276,7 +276,7 @@ def write_prompts(folder: Path, size: int, prompt_set: str) -> tuple[Path, Path]
 @contextlib.contextmanager
 def _server(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     if options.endpoint:
-        yield options.endpoint
+        yield options.endpoint.rstrip("/")
         return
     from tests.engines.endpoint import serve_tiny_teacher
 
@@ -288,8 +288,8 @@ def _server(options: argparse.Namespace, folder: Path) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Let the sides take turns and publish what they did."""
     options = _options(arguments)
-    pythons = {OURS: sys.executable, "distilabel": options.distilabel, "curator": options.curator}
-    pythons[CEILING] = sys.executable
+    foreign = {"distilabel": options.distilabel, "curator": options.curator}
+    pythons = {side: foreign.get(side, sys.executable) for side in SIDES}
     left_out = [side for side, python in pythons.items() if not python]
     turns: dict[str, list[Turn]] = {side: [] for side in SIDES if side not in left_out}
     for side in left_out:
@@ -302,10 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 endpoint, options.model, str(prompts), str(pool), "", options.prompts, options.in_flight,
                 options.max_tokens, options.distilabel_replicas, options.curator_backend,
             )  # fmt: skip
-            ceiling = _reference(job, folder, options.deadline)
+            reference = _reference(job, folder, options.deadline)
             for repeat in range(options.repeats + (options.repeats > 1)):
                 for side in _order(list(turns), repeat):
-                    turn = take_turn(side, pythons[side], job, ceiling, options.deadline)
+                    turn = take_turn(side, pythons[side], job, reference, options.deadline)
                     print(f"turn {repeat} {side}: {turn}", file=sys.stderr, flush=True)
                     if repeat or options.repeats == 1:
                         turns[side].append(turn)
@@ -323,13 +323,13 @@ def _order(sides: Sequence[str], repeat: int) -> list[str]:
 
 
 def _reference(job: Job, folder: Path, deadline_s: float) -> dict[str, str]:
-    """The bare client's answers; asking for them also warms the server."""
+    """The answers of the package openai; asking for them also warms the server."""
     own = folder / "reference"
     own.mkdir()
     description = own / "job.json"
     description.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(job, folder=str(own)))))
     sides = Path(__file__).with_name("generation_sides.py")
-    _run([sys.executable, str(sides), CEILING, str(description)], os.environ, deadline_s)
+    _run([sys.executable, str(sides), REFERENCE, str(description)], os.environ, deadline_s)
     answers: dict[str, str] = json.loads((own / ANSWERS).read_text(encoding="utf-8"))
     return answers
 

@@ -14,7 +14,8 @@ its documentation says; what is not named here is left at its default.
 - ``curator``: a `curator.LLM` with the backend ``openai`` (or ``litellm``). ``max_concurrent_requests`` is the number
   of requests in flight; its limits per minute are set too high to matter. An answer that was cut off is kept, not
   asked again. A fresh folder, no telemetry, no viewer.
-- ``client``: the package openai alone, with a semaphore; nothing is checked or kept. It is the server's own ceiling.
+- ``client``: the package openai alone, with a semaphore; nothing is checked or kept.
+- ``http``: aiohttp alone, which is a leaner client. The faster of the two is the server's own ceiling.
 
 A side prints one JSON line: ``begun`` and ``ended`` in seconds since 1970 (its call, without imports; to its last row
 being written), ``version``, and writes its answers by prompt id to ``answers.json``.
@@ -232,11 +233,42 @@ def client(job: Job) -> Told:
     return Told(begun, time.time(), version("openai"), answers)
 
 
+def http(job: Job) -> Told:
+    """aiohttp and as many connections as requests in flight."""
+    import aiohttp
+
+    rows, answers = job.rows(), {}
+
+    async def ask_all() -> None:
+        connector = aiohttp.TCPConnector(limit=job.in_flight)
+        limit = aiohttp.ClientTimeout(total=None, sock_read=REQUEST_S)
+        async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+
+            async def ask(row: Mapping[str, str]) -> None:
+                body = {
+                    "model": job.model,
+                    "messages": [{"role": "user", "content": row["prompt"]}],
+                    "temperature": 0.0,
+                    "max_tokens": job.max_tokens,
+                }
+                async with session.post(f"{job.endpoint}/chat/completions", json=body, raise_for_status=True) as reply:
+                    text = (await reply.json())["choices"][0]["message"]["content"]
+                if text is not None:
+                    answers[row["id"]] = text
+
+            await asyncio.gather(*(ask(row) for row in rows))
+
+    begun = time.time()
+    asyncio.run(ask_all())
+    return Told(begun, time.time(), version("aiohttp"), answers)
+
+
 SIDES: dict[str, Callable[[Job], Told]] = {
     "fdd_ray": fdd_ray,
     "distilabel": distilabel,
     "curator": curator,
     "client": client,
+    "http": http,
 }
 
 

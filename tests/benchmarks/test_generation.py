@@ -59,14 +59,16 @@ def test_sides_are_held_against_ours_and_the_ceiling_and_lost_rows_count_as_lost
     turns = {
         "fdd_ray": [_turn(generation, seconds, more=2) for seconds in (9.0, 10.0, 30.0)],
         "curator": [_turn(generation, 20.0), _turn(generation, 20.0, rows=80, same=79), _turn(generation, 20.0)],
-        "client": [_turn(generation, 5.0, more=None, in_flight=None) for _ in range(3)],
+        "client": [_turn(generation, 8.0, more=None, in_flight=None) for _ in range(3)],
+        "http": [_turn(generation, 5.0) for _ in range(3)],
     }
-    ours, curator, client = generation.summarise(turns, 100)
+    ours, curator, client, http = generation.summarise(turns, 100)
     assert (ours["rows/s"], ours["ours / this"], ours["of ceiling"], ours["more requests"]) == (10.0, 1.0, 0.5, 6)
     assert ours["work s"] == "10.0 [9.0, 30.0]" and ours["wall rows/s"] == 5.0
     assert (curator["rows in"], curator["rows out"], curator["lost"]) == (300, 280, 20)
     assert (curator["ours / this"], curator["same text"]) == (2.0, "279 of 280")
-    assert (client["of ceiling"], client["more requests"], client["most in flight"]) == (1.0, "", "")
+    assert http["of ceiling"] == 1.0
+    assert (client["of ceiling"], client["more requests"], client["most in flight"]) == (0.625, "", "")
 
 
 def test_a_row_that_is_not_answered_earns_no_speed(generation: Any) -> None:
