@@ -281,7 +281,8 @@ def _server(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     from tests.engines.endpoint import serve_tiny_teacher
 
     # With a prefix cache, whoever comes later would find prompts that were read before.
-    with serve_tiny_teacher(folder / "server.log", "--no-enable-prefix-caching", background=False) as endpoint:
+    how = ("--no-enable-prefix-caching", "--disable-uvicorn-access-log")
+    with serve_tiny_teacher(folder / "server.log", *how, background=False) as endpoint:
         yield endpoint
 
 
