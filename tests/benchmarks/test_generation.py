@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.engines.endpoint import MODEL, ScriptedEndpoint, completion
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 METRICS = """# HELP vllm:num_requests_running Number of requests in model execution batches.
 vllm:num_requests_running{engine="0",model_name="m"} 3.0
@@ -80,6 +82,22 @@ def test_every_side_begins_once(generation: Any) -> None:
     sides = ["a", "b", "c"]
     orders = [generation._order(sides, repeat) for repeat in range(3)]
     assert [order[0] for order in orders] == sides and all(sorted(order) == sides for order in orders)
+
+
+@pytest.mark.parametrize("side", ["client", "http"])
+def test_bare_clients_ask_each_prompt_once_with_the_same_body(generation: Any, tmp_path: Path, side: str) -> None:
+    prompts, pool = generation.write_prompts(tmp_path, 6, "tiny")
+    script = ScriptedEndpoint(lambda asked, number: completion(f"answer to {asked.json['messages'][0]['content']}"))
+    with script as server:
+        job = generation.Job(server.url, MODEL, str(prompts), str(pool), str(tmp_path), "tiny", 2, 100)
+        told = generation.SIDES[side](job)
+    rows = job.rows()
+    assert told.answers == {row["id"]: f"answer to {row['prompt']}" for row in rows}
+    assert sorted(asked.json["messages"][0]["content"] for asked in server.chats) == sorted(r["prompt"] for r in rows)
+    for asked in server.chats:
+        body = {key: value for key, value in asked.json.items() if key != "messages"}
+        assert body == {"model": MODEL, "temperature": 0.0, "max_tokens": 100}
+    assert told.begun <= told.ended
 
 
 def test_prompts_are_those_of_the_pool(generation: Any, tmp_path: Path) -> None:
