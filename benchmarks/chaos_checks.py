@@ -30,6 +30,7 @@ from fdd_ray.store.ledger import read_ledger
 # A file's time is taken from the kernel's coarse clock, which may be a tick behind.
 TICK_S = 0.01
 _TIMES = {"seconds", "tokens_per_second", "total_seconds", "restarts", "resumed_from"}
+_TIMES |= {"start_seconds", "prepare_seconds", "export_seconds"}
 _POLL_S = 0.02
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -81,6 +82,7 @@ class _BlockWorker:
     async def __call__(self, block: pa.Table) -> pa.Table:
         import pyarrow as pa
 
+        begun_at = time.monotonic()
         (place,) = block.to_pylist()
         table = await asyncio.to_thread(
             files.read_rows, place["path"], place["start"], place["stop"], schema_of(self._function.reads)
@@ -103,7 +105,8 @@ class _BlockWorker:
             written = rows
         tokens = {f"{kind}_tokens": sum(getattr(row, f"{kind}_tokens", 0) for row in written) for kind in _TOKENS}
         kept = sum(getattr(row, "outcome", "") == "kept" for row in written)
-        summary = {"part": name, "rows": len(written), "kept": kept, **tokens}
+        seconds = round(time.monotonic() - begun_at, 3)
+        summary = {"part": name, "rows": len(written), "kept": kept, "seconds": seconds, **tokens}
         return pa.table({key: [value] for key, value in summary.items()})
 
     async def _one_by_one(self, rows: Sequence[Any]) -> list[Any]:

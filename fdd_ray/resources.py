@@ -26,7 +26,7 @@ from fdd_ray.overseer import Overseer
 from fdd_ray.progress import Reporter
 from fdd_ray.prompts import PromptSet
 from fdd_ray.store.manifest import StageResult, Usage
-from fdd_ray.store.run import StageFolder
+from fdd_ray.store.run import StageFolder, round_seconds
 from fdd_ray.store.spent import Spent
 from fdd_ray.training.fit import warm_up
 from fdd_ray.training.settings import FinetuneSettings
@@ -79,6 +79,8 @@ class Resources:
         self._stack = contextlib.ExitStack()
         self._ray_is_up = False
         self._training = (0.0, 0.0)
+        self._note: Callable[..., None] = _nowhere  # into the ledger, of the stage at work
+        self._asked: dict[str, float] = {}  # when the engines of a role were asked for
         self._begun: float | None = None  # when the stage at work began
         self._held: list[tuple[float, float, float]] = []  # engine-, CPU- and GPU-seconds of what it gave back
 
@@ -93,7 +95,8 @@ class Resources:
         """Make sure that Ray is there."""
         if not self._ray_is_up:
             self._check_endpoint()
-            self._stack.enter_context(ray_session(self.reporter))
+            with self._waiting("Ray"):
+                self._stack.enter_context(ray_session(self.reporter))
             self._ray_is_up = True
             self.overseer.watch_for_sigterm()
             require_visible(self.experiment.directory)
@@ -106,14 +109,18 @@ class Resources:
         assert fleet is not None, "the experiment was checked to name a teacher"
         self.start_ray()
         others = [other for other in self._fleets() if other is not fleet]
-        fleet.start()
+        self._start(fleet)
         # Those that wait for a place, but are not asked now, must not take the one that comes free.
-        claim(lambda: fleet.has_least, fleet.shape(), others, report)
+        with self._waiting(f"{role} place"):
+            claim(lambda: fleet.has_least, fleet.shape(), others, report)
         if self._start_early and room_for(self._fleets(), self._rows()):
             for other in others:
                 if other.settings.idle_release_s is None:  # others would only wait to be given back
-                    other.start()
-        fleet.wait(report)
+                    self._start(other)
+        with self._waiting(f"{role} weights"):
+            fleet.reload(report)
+        with self._waiting(f"{role} engines", ahead=time.monotonic() - self._asked[role]):
+            fleet.wait(report)
         leave_room(fleet, others, self._rows(), report)
         for note in fleet.notes:
             self.reporter.say(note)
@@ -132,12 +139,13 @@ class Resources:
         """
         self.start_ray()
         settings = self._finetune_settings()
-        for shape in _workers(settings):
-            place = Place(shape)
-            try:
-                claim(lambda place=place: place.placed, shape, self._fleets(), report)  # type: ignore[misc]
-            finally:
-                place.free()  # Ray Train asks for a place of its own
+        with self._waiting("training place"):
+            for shape in _workers(settings):
+                place = Place(shape)
+                try:
+                    claim(lambda place=place: place.placed, shape, self._fleets(), report)  # type: ignore[misc]
+                finally:
+                    place.free()  # Ray Train asks for a place of its own
         gpus = settings.gpus_per_worker or 0.0
         cpus, gpus = settings.workers[1] * settings.cpus_per_worker, settings.workers[1] * gpus
         self._training = (cpus, gpus)
@@ -159,12 +167,13 @@ class Resources:
         def run(folder: StageFolder) -> StageResult:
             meter = self.overseer.meter
             meter.require(folder.label)
-            self._begun, self._held = time.monotonic(), []
+            self._begun, self._held, self._note = time.monotonic(), [], folder.note
             meter.begin(self._money_per_second)
             try:
                 with self._metrics.stage(folder.name, folder.round), self.reporter.at_work(folder.name, folder.round):
                     result = work(folder)
             finally:
+                self._note = _nowhere
                 engines, cpus, gpus = self._end_stage(time.monotonic() - self._begun)
             tokens_cost = sum(
                 fleet.settings.cost(counts.get("prompt", 0), counts.get("completion", 0))
@@ -203,6 +212,20 @@ class Resources:
             from fdd_ray.engines.openai import check_endpoint
 
             check_endpoint(settings)
+
+    def _start(self, fleet: Fleet) -> None:
+        """Ask for the engines of a role, and remember since when they are asked for."""
+        if not fleet.started:
+            self._asked[fleet.role] = time.monotonic()
+        fleet.start()
+
+    @contextlib.contextmanager
+    def _waiting(self, what: str, **more: float) -> Iterator[None]:
+        """Note in the ledger how long the stage at work waited for something."""
+        begun = time.monotonic()
+        yield
+        more = {"seconds": time.monotonic() - begun, **more}
+        self._note("waited", what=what, **{name: round_seconds(seconds) for name, seconds in more.items()})
 
     def _fleets(self) -> list[Fleet]:
         return [self.student, *([self.teacher] if self.teacher else [])]
@@ -257,6 +280,10 @@ class Resources:
         seconds = time.monotonic() - self._begun if self._begun is not None else 0.0
         held = engines * seconds
         self._held.append((held, held * fleet.settings.cpus, held * fleet.gpus_per_replica()))
+
+
+def _nowhere(event: str, **fields: object) -> None:
+    """Takes what is noted while no stage is at work."""
 
 
 def _workers(settings: FinetuneSettings) -> list[Shape]:

@@ -136,6 +136,7 @@ def test_the_ledger_and_the_progress_tell_how_far_it_is_and_what_was_kept(folder
     assert (counted["rows"], counted["done"], counted["stage"], counted["round"]) == (9, 1, "rationales", 0)
     parts = [event for event in events if event["event"] == "part written"]
     assert (sum(part["rows"] for part in parts), sum(part["kept"] for part in parts)) == (8, 4)
+    assert all(0 <= part["seconds"] <= part["time"] - counted["time"] for part in parts)
     now = progress.standing()
     assert (now.done, now.resumed, now.kept, now.total) == (9, 1, 4, 9)
     assert now.longest_s is not None and now.seconds is not None and 0 < now.longest_s <= now.seconds

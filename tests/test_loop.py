@@ -147,6 +147,26 @@ def test_more_rounds_may_be_added_but_finished_work_not_changed(golden: tuple[st
     assert read_status(directory)["rounds"][-1]["round"] == 1
 
 
+def test_the_ledger_tells_what_each_stage_waited_for(golden: tuple[str, list[str]]) -> None:
+    waited: dict[tuple[int | None, str], set[str]] = {}
+    for event in read_ledger(golden[0]):
+        if event["event"] == "waited":
+            waited.setdefault((event["round"], event["stage"]), set()).add(event["what"])
+            assert event["seconds"] >= 0 and event.get("ahead", 0) >= 0
+    student, teacher = (
+        {f"{role} {what}" for what in ("place", "weights", "engines")} for role in ("student", "teacher")
+    )
+    assert waited == {
+        (None, "score"): {"Ray", *student},
+        (0, "rationales"): teacher,
+        (0, "finetune"): {"training place"},
+        (0, "score"): student,
+        (1, "synthesise"): teacher,
+        (1, "finetune"): {"training place"},
+        (1, "score"): student,
+    }
+
+
 def test_status_and_report_print_the_run(golden: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", golden[0], "--json"]) == 0
     status = json.loads(capsys.readouterr().out)

@@ -144,7 +144,7 @@ class Fleet:
         """
         import ray
 
-        self._reload(report)
+        self.reload(report)
         need = self.settings.replicas[0]
         waiting = {replica.actor.check.remote(): replica.actor for replica in self._replicas}
         begun = time.monotonic()
@@ -253,8 +253,12 @@ class Fleet:
             ray.kill(replica.actor)
             replica.place.free()
 
-    def _reload(self, report: Callable[[str], None]) -> None:
-        """Give engines that have other weights the ones that shall answer."""
+    def reload(self, report: Callable[[str], None]) -> None:
+        """Give engines that have other weights the ones that shall answer.
+
+        Args:
+            report: Told of engines that have to start anew for it.
+        """
         import ray
 
         loading = {}

@@ -13,8 +13,10 @@ Events and their fields, beside ``time`` and ``event``:
 - ``run started``, ``run resumed``: ``host``, ``pid``, ``version``; ``run ended``: ``reason`` (finished,
   interrupted, failed) and ``error``. A driver that was killed leaves no such line.
 - ``stage started``: ``fingerprint``; ``rows counted``: ``rows`` that a stage has, ``done`` of them before;
-  ``part written``: ``part``, ``rows``, ``kept``; ``stage finished``: ``counts``, ``tokens``, ``usage``,
-  ``seconds``; ``stage copied``: ``source``; ``stage set aside``: ``place``.
+  ``part written``: ``part``, ``rows``, ``kept``, ``seconds`` that its rows took; ``stage finished``: ``counts``,
+  ``tokens``, ``usage``, ``seconds``; ``stage copied``: ``source``; ``stage set aside``: ``place``.
+- ``waited``: ``seconds`` that a stage waited for ``what`` (Ray, a role's place, engines or weights, the place of
+  training); for engines, they had been asked for ``ahead`` seconds before.
 - ``torn part set aside``: ``part``, ``place``, ``bytes``; ``failed rows are asked again``: ``part``, ``rows``.
 """
 

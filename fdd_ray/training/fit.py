@@ -58,6 +58,9 @@ class FinetuneResult:
         total_seconds: Time of the whole call, with start-up and export.
         trained_parameters: Parameters that were trained: all of the student's, or those of the adapters.
         lossy: Examples whose rationale the student's tokenizer does not give back as it was.
+        start_seconds: Time until the workers had started, looked at every second.
+        prepare_seconds: Time from then to the first step, of the last start: model, examples, optimiser.
+        export_seconds: Time that the export took.
     """
 
     output: str
@@ -79,6 +82,9 @@ class FinetuneResult:
     total_seconds: float
     trained_parameters: int = 0
     lossy: int = 0
+    start_seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    export_seconds: float = 0.0
 
 
 def finetune(
@@ -148,6 +154,7 @@ def finetune(
     running = _launchers[_session()].fit.remote(job, resources, work_dir, run_name)
     filesystem, path = fsspec.core.url_to_fs(marks)
     started = ended = False
+    start_seconds = 0.0
     try:
         while not (ended := bool(ray.wait([running], timeout=_WATCH_S)[0])):
             if watch is not None:
@@ -155,6 +162,7 @@ def finetune(
             if not started:
                 filesystem.invalidate_cache()
                 started = bool(filesystem.exists(path))
+                start_seconds = time.monotonic() - began
             if not started and time.monotonic() - began > settings.start_deadline_s:
                 raise _not_started(settings, resources)
         metrics = ray.get(running)
@@ -168,7 +176,8 @@ def finetune(
     if not keep_checkpoints:
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm(fsspec.core.url_to_fs(run_dir)[1], recursive=True)
-    return FinetuneResult(output=output, total_seconds=time.monotonic() - began, **metrics)
+    total_seconds = time.monotonic() - began
+    return FinetuneResult(output=output, total_seconds=total_seconds, start_seconds=start_seconds, **metrics)
 
 
 def warm_up() -> None:

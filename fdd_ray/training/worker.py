@@ -50,6 +50,7 @@ def train_loop(job: Job) -> dict[str, Any]:
         The metrics of the fine-tuning; or ``{"error": message}`` for a mistake that a restart would only
         repeat, so that Ray Train does not spend its retries on it.
     """
+    started = time.monotonic()
     restarts = _mark_start(job.marks) if dist.get_rank() == 0 else 0
     _quiet()
     torch.set_num_threads(job.settings.threads)
@@ -63,7 +64,8 @@ def train_loop(job: Job) -> dict[str, Any]:
     dist.all_gather_object(problems, problem)  # or the others would wait for this worker in the first step
     if any(problems) or made is None:
         return {"error": next(text for text in problems if text)}
-    return _Training(job, *made, dtype, restarts).run()
+    training = _Training(job, *made, dtype, restarts)
+    return {"prepare_seconds": time.monotonic() - started, **training.run()}
 
 
 def _quiet() -> None:
@@ -254,7 +256,7 @@ class _Training:
 
     def _finish(self) -> dict[str, Any]:
         """Export the student; what a worker that dies here has not finished, its successor does again."""
-        totals = self.totals
+        totals, began = self.totals, time.monotonic()
         first, student = self.rank == 0, self.student
         if self.settings.lora is not None:
             adapters = gathered_adapters(self.engine.module, keep=first)
@@ -284,6 +286,7 @@ class _Training:
             "lossy": self.tokens.lossy,
             "restarts": self.restarts,
             "resumed_from": self.resumed_from,
+            "export_seconds": time.monotonic() - began,
         }
 
 

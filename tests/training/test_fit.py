@@ -58,6 +58,8 @@ def test_two_workers_train_a_student_that_loads(undisturbed):
     result = undisturbed
     assert result.examples == 120 and result.rejected_too_long == 0
     assert result.workers == 2 and result.restarts == 0 and result.resumed_from == 0
+    assert min(result.start_seconds, result.prepare_seconds, result.export_seconds) > 0
+    assert result.prepare_seconds + result.seconds + result.export_seconds < result.total_seconds
     assert result.steps % 6 == 0 and result.tokens / 1024 <= result.steps <= 1.3 * result.tokens / 1024
     assert result.loss_last < 0.5 * result.loss_first
     # the last epoch's mean lies above the loss of the student that it ends with
