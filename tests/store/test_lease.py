@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,16 +216,19 @@ def test_a_lease_that_ended_long_ago_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_store_out_of_reach_for_a_while_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Lease(str(tmp_path), expiry_s=5, renew_s=0.1)
     held.take()
-    write = files.write_bytes
+    write, refused = files.write_bytes, threading.Event()
 
     def refuse(path: str, data: bytes) -> None:
+        refused.set()
         raise StoreError("out of reach")
 
     monkeypatch.setattr(files, "write_bytes", refuse)
-    time.sleep(0.4)
+    assert refused.wait(30.0)
     monkeypatch.setattr(files, "write_bytes", write)
-    before = read_holder(str(tmp_path))
-    time.sleep(0.4)
-    after = read_holder(str(tmp_path))
+    before = after = read_holder(str(tmp_path))
+    deadline = time.monotonic() + 30.0
+    while after == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+        after = read_holder(str(tmp_path))
     held.check()
     assert before is not None and after is not None and after.renewed > before.renewed
