@@ -52,7 +52,9 @@ BENCHES = {
     "programs": Bench(("programs.py",), "programs", 1),
     "duplicates": Bench(("duplicates.py", "--sizes", "10000", "100000"), "duplicates", 3, ("datatrove",)),
     "teacher-stage": Bench(("teacher_stage.py",), "teacher_stage", 30),
+    "generation": Bench(("generation.py",), "generation", 15, ("distilabel", "curator")),
     "finetuning": Bench(("finetuning.py",), "finetuning", 15, ("trl",)),
+    "round-cost": Bench(("round_cost.py",), "round_cost", 4),
     "scale-engines": Bench(("scale.py", "engines"), "scale_engines", 10),
     "scale-memory": Bench(("scale.py", "memory"), "scale_memory", 40),
 }

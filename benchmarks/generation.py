@@ -43,7 +43,7 @@ from statistics import median
 from typing import Any
 
 from generation_sides import ANSWERS, SIDES, Job
-from measure import publish
+from measure import Ratio, publish, ratio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -251,6 +251,19 @@ def summarise(turns: Mapping[str, Sequence[Turn]], size: int) -> list[dict[str, 
     return rows
 
 
+def ratios(turns: Mapping[str, Sequence[Turn]]) -> list[Ratio]:
+    """fdd-ray's rows/s to each other side's, with start-up and without."""
+    work = {side: [turn.rows / turn.work_s for turn in found] for side, found in turns.items()}
+    wall = {side: [turn.rows / turn.wall_s for turn in found] for side, found in turns.items()}
+    found: list[Ratio] = []
+    for side in turns:
+        if side != OURS and OURS in turns:
+            goal = 2.0 if side in _FOREIGN else None
+            found.append(ratio(f"rows/s, to {side}", work[OURS], work[side], goal))
+            found.append(ratio(f"rows/s with start-up, to {side}", wall[OURS], wall[side]))
+    return found
+
+
 def _spread(seconds: Sequence[float]) -> str:
     return f"{median(seconds):.1f} [{min(seconds):.1f}, {max(seconds):.1f}]"
 
@@ -312,7 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         turns[side].append(turn)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
     every = {side: [dataclasses.asdict(turn) for turn in found] for side, found in turns.items()}
-    publish("generation", summarise(turns, options.size), options.output, **settings, left_out=left_out, turns=every)
+    publish(
+        "generation", summarise(turns, options.size), options.output, ratios(turns),
+        **settings, left_out=left_out, turns=every,
+    )  # fmt: skip
     if left_out:
         print(f"left out: {', '.join(left_out)}")
 

@@ -35,9 +35,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
-from measure import publish, table
+from measure import Ratio, publish, table
 
 WORK = ("tokens", "steps")
 FIXED = (
@@ -198,6 +199,17 @@ def by_round(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
     return [_row(name, "", seconds, kinds) for name, seconds in [*found.items(), ("all", total)]]
 
 
+def ratios(pieces: Sequence[Piece]) -> list[Ratio]:
+    """What share of the feedback rounds is fixed cost: the median of the rounds."""
+    seconds: dict[int, Counter[bool]] = {}
+    for piece in pieces:
+        if piece.round:
+            seconds.setdefault(piece.round, Counter())[piece.kind in WORK] += piece.seconds
+    shares = [found[False] / sum(found.values()) for found in seconds.values()]
+    what = "fixed cost of a round, to all of it"
+    return [Ratio(what, median(shares), min(shares), max(shares), at_most=True)] if shares else []
+
+
 def _row(round: str, stage: str, seconds: Counter[str], kinds: Sequence[str]) -> dict[str, Any]:
     total = sum(seconds.values())
     fixed = total - sum(seconds[kind] for kind in WORK)
@@ -265,7 +277,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages, ahead = by_stage(pieces), overlapped(events)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
     rounds = by_round(pieces)
-    publish("round_cost", stages, options.output, **settings, wall_s=wall_s, overlapped=ahead, by_round=rounds)
+    publish(
+        "round_cost", stages, options.output, ratios(pieces), **settings, wall_s=wall_s, overlapped=ahead,
+        by_round=rounds,
+    )  # fmt: skip
     print(f"\n{table(rounds)}")
     if ahead:
         print(f"\n{table(ahead)}")

@@ -131,7 +131,7 @@ def memory_case(work: Path, rows: int, options: argparse.Namespace) -> list[dict
     from fdd_ray.workshop import Workshop
 
     sets = [
-        f"feedback.new_problems={max(1, rows // 10)}",
+        f"feedback.new_problems={max(1, rows // 50)}",
         f"flow.block_rows={options.block_rows}",
         "flow.map_actors=2",
         "teacher.replicas=1",

@@ -19,6 +19,7 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fdd_ray.engines.base import RequestError
@@ -34,6 +35,7 @@ from fdd_ray.store.run import StageFolder, StageResult, count_outcomes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import ray
 
 __all__ = ["FlowSettings", "RowFunction", "run_rows"]
 
@@ -41,6 +43,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 _TOKENS = ("prompt", "completion")
 _BLOCK_TRIES = 2  # how often the rows of a block are begun together, before they are tried one by one
+_READERS, _READ_AHEAD = 16, 256  # parts that are read at once, and that lie in memory at once at most
 _COUNTED = ("id", "outcome", "reason", "prompt_tokens", "completion_tokens")
 
 
@@ -70,12 +73,21 @@ class RowFunction(Generic[In, Out]):
 class _BlockWorker:
     """The callable class that Ray Data runs in a map actor."""
 
-    def __init__(self, function: RowFunction[Any, Any], folder: StageFolder, gate: Gate, row_tries: int) -> None:
+    def __init__(
+        self,
+        function: RowFunction[Any, Any],
+        folder: StageFolder,
+        done: ray.ObjectRef[IdSet],
+        gate: Gate,
+        row_tries: int,
+    ) -> None:
+        import ray
+
         self._function = function
         self._folder = folder
         self._gate = gate
         self._row_tries = row_tries
-        self._done = _ids(folder, function.writes)
+        self._done: IdSet = ray.get(done)
         self._suspects = asyncio.Lock()
         function.open()
 
@@ -185,11 +197,11 @@ def run_rows(
     """
     total = sum(files.count_rows(path) for path in inputs)
     _forget_failures(folder, function.writes)
-    done = len(_ids(folder, function.writes))
-    folder.note("rows counted", rows=total, done=done)
-    progress.start(total, done)
-    if done < total:
-        _work(function, inputs, folder, flow, progress, overseer or Overseer())
+    done = _ids(folder, function.writes)
+    folder.note("rows counted", rows=total, done=len(done))
+    progress.start(total, len(done))
+    if len(done) < total:
+        _work(function, inputs, folder, done, flow, progress, overseer or Overseer())
     result = _account(function, folder, total)
     failed = result.counts.failed
     if total and failed / total > flow.max_failed_share:
@@ -205,18 +217,22 @@ def _work(
     function: RowFunction[Any, Any],
     inputs: Sequence[str],
     folder: StageFolder,
+    done: IdSet,
     flow: FlowSettings,
     progress: StageProgress,
     overseer: Overseer,
 ) -> None:
     """Work on all rows that are missing; what ended it early is raised after the last row in flight."""
+    import ray
+
     places = [
         {"path": path, "start": start, "stop": start + flow.block_rows}
         for path in inputs
         for start in range(0, files.count_rows(path), flow.block_rows)
     ]
     with overseer.brake(folder.label) as brake:
-        arguments = (function, folder, brake.gate, flow.row_tries)
+        # Read once, and shared by the actors of a node: each would have to read every part there is.
+        arguments = (function, folder, ray.put(done), brake.gate, flow.row_tries)
         for summary in map_items(
             _BlockWorker, arguments, places, flow, folder.label, calls=flow.blocks_in_flight, tick=brake.tick
         ):
@@ -232,22 +248,22 @@ def _forget_failures(folder: StageFolder, row_type: type) -> None:
     """Rewrite parts without their failed rows."""
     import pyarrow.compute as pc
 
-    for name in folder.parts():
+    outcomes = _tables(folder, row_type, ["outcome"])
+    for name in [name for name, table in outcomes if "failed" in table.column("outcome").to_pylist()]:
         table = files.read_tables([folder.file(name)], schema_of(row_type))
         kept = table.filter(pc.field("outcome") != "failed")
-        if kept.num_rows < table.num_rows:
-            folder.note("failed rows are asked again", part=name, rows=table.num_rows - kept.num_rows)
-            # In place and in one step: a kill in between must neither lose a row nor leave it twice.
-            if kept.num_rows:
-                folder.write(name, kept)
-            else:
-                files.remove(folder.file(name))
+        folder.note("failed rows are asked again", part=name, rows=table.num_rows - kept.num_rows)
+        # In place and in one step: a kill in between must neither lose a row nor leave it twice.
+        if kept.num_rows:
+            folder.write(name, kept)
+        else:
+            files.remove(folder.file(name))
 
 
 def _ids(folder: StageFolder, row_type: type) -> IdSet:
-    """The ids of all rows that were written, in little memory: every map actor has them."""
+    """The ids of all rows that were written, in little memory: every node has them."""
     found = IdSet()
-    for table in _tables(folder, row_type, ["id"]):
+    for _, table in _tables(folder, row_type, ["id"]):
         if not found.add_new(table.column("id").to_pylist()):
             raise _doubled(folder)
     return found
@@ -257,8 +273,17 @@ def _doubled(folder: StageFolder) -> StoreError:
     return StoreError(f"{folder.label}: some rows were written twice in {folder.path}; remove the folder and run again")
 
 
-def _tables(folder: StageFolder, row_type: type, columns: Sequence[str]) -> Iterator[pa.Table]:
-    return files.iter_tables([folder.file(name) for name in folder.parts()], schema_of(row_type), columns)
+def _tables(folder: StageFolder, row_type: type, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """All parts by name, with some columns; several are read at once, for a store may be far away."""
+    schema = schema_of(row_type)
+
+    def read(name: str) -> tuple[str, pa.Table]:
+        return name, files.read_tables([folder.file(name)], schema, columns)
+
+    names = folder.parts()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(names), _READ_AHEAD):
+            yield from readers.map(read, names[start : start + _READ_AHEAD])
 
 
 def _account(function: RowFunction[Any, Any], folder: StageFolder, total: int) -> StageResult:
@@ -266,7 +291,7 @@ def _account(function: RowFunction[Any, Any], folder: StageFolder, total: int) -
     seen = IdSet()
     tally: Counter[tuple[str, str]] = Counter()
     tokens = dict.fromkeys(_TOKENS, 0)
-    for table in _tables(folder, function.writes, _COUNTED):
+    for _, table in _tables(folder, function.writes, _COUNTED):
         ids, outcomes, reasons, *used = (table.column(name).to_pylist() for name in _COUNTED)
         if not seen.add_new(ids):
             raise _doubled(folder)

@@ -144,8 +144,9 @@ def test_the_ledger_and_the_progress_tell_how_far_it_is_and_what_was_kept(folder
 
 def test_a_map_actor_that_dies_loses_and_doubles_nothing(folder: StageFolder, marks: Path) -> None:
     numbers = [n for n in range(100) if n % 10]
-    result = run_rows(Square(str(marks), die_at=45), [_input(folder, numbers)], folder, FLOW, StageProgress("x"))
-    assert (marks / "died").exists()
+    progress = StageProgress("x")
+    result = run_rows(Square(str(marks), die_at=45), [_input(folder, numbers)], folder, FLOW, progress)
+    assert (marks / "died").exists() and progress.done == 90
     assert result.counts == Counts(90, 50, {"even": 40}, 0)
     assert Counter(row.id for row in _rows(folder)) == Counter(content_id("a", str(n)) for n in numbers)
     assert max(_calls(marks).values()) <= 2

@@ -4,7 +4,7 @@
     seen.add("p-0f3a...")        # True: it is new
     "p-0f3a..." in seen          # True
 
-A Python set takes about 150 bytes for an id of 22 characters; here it is 22, in a sorted array.
+A Python set takes about 150 bytes for an id of 22 characters; here it is 22, in a few sorted arrays.
 """
 
 from __future__ import annotations
@@ -27,49 +27,49 @@ class IdSet:
     """
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
-        self._sorted: Any = packed(())
+        self._runs: list[Any] = []  # sorted, each less than half as long as the one before
         self._pending: set[bytes] = set()  # what is not sorted in yet
         for id in ids:
             self.add(id)
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._pending)
+        return sum(map(len, self._runs)) + len(self._pending)
 
     def __contains__(self, id: str) -> bool:
         key = id.encode()
-        return key in self._pending or bool(find(self._sorted, packed([key]))[0] >= 0)
+        return key in self._pending or (bool(self._runs) and self._has_any(packed([key])))
 
     def add(self, id: str) -> bool:
         """Add an id; whether it was not in it before."""
         if id in self:
             return False
-        self._pending.add(id.encode())
-        if len(self._pending) >= _PENDING:
-            self._merge(packed(self._pending))
+        self._keep({id.encode()})
         return True
 
     def add_new(self, ids: Sequence[str]) -> bool:
         """Add several ids at once, if each of them is new and none is there twice; whether they were."""
-        import numpy as np
-
-        keys = np.unique(packed(id.encode() for id in ids))
-        if len(keys) < len(ids) or bool((find(self._sorted, keys) >= 0).any()):
+        fresh = {id.encode() for id in ids}
+        if len(fresh) < len(ids) or fresh & self._pending or (fresh and self._has_any(packed(fresh))):
             return False
-        fresh = set(keys.tolist())
-        if fresh & self._pending:
-            return False
-        self._pending |= fresh
-        if len(self._pending) >= _PENDING:
-            self._merge(packed(self._pending))
+        self._keep(fresh)
         return True
 
-    def _merge(self, keys: Any) -> None:
+    def _has_any(self, keys: Any) -> bool:
+        return any(bool((find(run, keys) >= 0).any()) for run in self._runs)
+
+    def _keep(self, keys: set[bytes]) -> None:
         import numpy as np
 
-        merged = np.concatenate([self._sorted, keys])
-        merged.sort()
-        self._sorted = merged
-        self._pending.clear()
+        self._pending |= keys
+        if len(self._pending) < _PENDING:
+            return
+        run = packed(sorted(self._pending))
+        self._pending = set()
+        # Like lengths are merged, so that an id is copied a few times only, however many there are.
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = np.concatenate([self._runs.pop(), run])
+            run.sort(kind="stable")  # two sorted halves: one pass
+        self._runs.append(run)
 
 
 def packed(keys: Iterable[bytes]) -> npt.NDArray[np.bytes_]:

@@ -73,6 +73,19 @@ def test_sides_are_held_against_ours_and_the_ceiling_and_lost_rows_count_as_lost
     assert (client["of ceiling"], client["more requests"], client["most in flight"]) == (0.625, "", "")
 
 
+def test_ratios_are_ours_to_each_other_side(generation: Any) -> None:
+    ours = [_turn(generation, seconds) for seconds in (9.0, 10.0, 30.0)]
+    turns = {"fdd_ray": ours, "curator": [_turn(generation, 20.0, rows=80)], "http": [_turn(generation, 5.0)]}
+    found = generation.ratios(turns)
+    assert [one.what for one in found] == [
+        "rows/s, to curator", "rows/s with start-up, to curator", "rows/s, to http", "rows/s with start-up, to http",
+    ]  # fmt: skip
+    assert [one.median for one in found] == pytest.approx([2.5, 2.5, 0.5, 0.5])
+    assert [one.goal for one in found] == [2.0, None, None, None]
+    assert (found[0].low, found[0].high) == pytest.approx((100 / 30 / 4, 100 / 9 / 4))
+    assert generation.ratios({"http": turns["http"]}) == []
+
+
 def test_a_row_that_is_not_answered_earns_no_speed(generation: Any) -> None:
     (row,) = generation.summarise({"curator": [_turn(generation, 10.0, rows=50)]}, 100)
     assert row["rows/s"] == 5.0 and row["ours / this"] == "" and row["of ceiling"] == ""

@@ -114,3 +114,14 @@ def test_engines_that_were_asked_for_beforehand_are_told(cost: Any) -> None:
     assert cost.overlapped(RUN) == [
         {"round": "0", "stage": "rationales", "what": "teacher engines", "asked for before s": 1.5, "waited s": 4}
     ]
+
+
+def test_the_share_of_fixed_cost_is_of_the_feedback_rounds(cost: Any) -> None:
+    pieces = [
+        cost.Piece(None, "", "driver", 9), cost.Piece(0, "finetune", "export", 9),
+        cost.Piece(1, "score", "tokens", 3), cost.Piece(1, "score", "gaps", 1),
+        cost.Piece(2, "finetune", "steps", 1), cost.Piece(2, "finetune", "export", 1),
+    ]  # fmt: skip
+    (found,) = cost.ratios(pieces)
+    assert (found.median, found.low, found.high, found.at_most, found.goal) == (0.375, 0.25, 0.5, True, None)
+    assert cost.ratios(pieces[:2]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 
@@ -41,8 +42,21 @@ def test_a_million_take_tens_of_bytes_each() -> None:
     found = IdSet()
     for start in range(0, 100_000, 1000):
         assert found.add_new([content_id("p", str(number)) for number in range(start, start + 1000)])
-    kept = found._sorted.nbytes + sum(map(sys.getsizeof, found._pending)) + sys.getsizeof(found._pending)
+    pending = sum(map(sys.getsizeof, found._pending)) + sys.getsizeof(found._pending)
+    kept = sum(run.nbytes for run in found._runs) + pending
     assert kept / len(found) < 60
+
+
+def test_an_id_is_copied_a_few_times_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are merged with runs of like length only: twice as many ids mean one more copy of each."""
+    monkeypatch.setattr(ids, "_PENDING", 4)
+    found = IdSet()
+    for number in range(4096):
+        assert found.add(content_id("p", str(number)))
+        lengths = [len(run) for run in found._runs]
+        assert all(2 * small <= large for large, small in itertools.pairwise(lengths))
+    assert len(found) == 4096 and all(content_id("p", str(number)) in found for number in range(0, 4096, 37))
+    assert all(run.tolist() == sorted(run.tolist()) for run in found._runs)
 
 
 def test_find_tells_places() -> None:
