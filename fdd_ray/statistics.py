@@ -118,7 +118,7 @@ def paired_bootstrap(
         not_better=round(float((means <= 1e-12).mean()), 6),
         gained=gained,
         lost=lost,
-        p_value=round(sign_test(gained, lost), 6),
+        p_value=float(f"{sign_test(gained, lost):.6g}"),
         n=n,
     )
 
