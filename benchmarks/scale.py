@@ -207,7 +207,8 @@ def engines_case(work: Path, engines: int, options: argparse.Namespace) -> list[
         f"teacher.max_num_seqs={profile['slots']}",
         f"flow.block_rows={options.block_rows}",
         f"flow.map_actors={options.map_actors}",
-        f"flow.blocks_in_flight={-(-2 * engines * profile['slots'] // options.block_rows // options.map_actors)}",
+        # A block is written when its slowest row is done: with fewer rows under way, slots would stand empty.
+        f"flow.blocks_in_flight={-(-4 * engines * profile['slots'] // options.block_rows // options.map_actors)}",
     ]
     experiment = experiment_of(work, options.pool, sets)
     _start_ray()
@@ -313,10 +314,15 @@ def memory_ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
 
 
 def engines_ratios(rows: list[dict[str, Any]]) -> list[Ratio]:
-    """What rows got of the engines' throughput."""
-    return [
+    """What rows got of the engines' throughput, and of so many times what one engine gave."""
+    found = [
         Ratio(f"rows/s, {row['engines']} engines, to what they can do", *[row["efficiency"]] * 3, 0.9) for row in rows
     ]
+    for row in rows[1:]:
+        share = row["rows/s"] / row["engines"] / (rows[0]["rows/s"] / rows[0]["engines"])
+        what = f"rows/s of one of {row['engines']} engines, to one of {rows[0]['engines']}"
+        found.append(Ratio(what, share, share, share, 0.9))
+    return found
 
 
 RATIOS = {"memory": memory_ratios, "engines": engines_ratios, "blocks": lambda rows: []}
@@ -338,7 +344,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="sizes of the pool")
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 8, 64], help="numbers of engines")
     parser.add_argument("--blocks", type=int, nargs="+", default=[1000, 10_000], help="numbers of blocks")
-    parser.add_argument("--rows-per-engine", type=int, default=640)
+    parser.add_argument("--rows-per-engine", type=int, default=1280)
     parser.add_argument("--block-rows", type=int, default=None, help="default: 256 for memory, 32 for engines")
     parser.add_argument("--map-actors", type=int, default=4)
     parser.add_argument("--profile", type=Path, default=PROFILE)
