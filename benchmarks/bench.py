@@ -55,8 +55,8 @@ BENCHES = {
     "generation": Bench(("generation.py",), "generation", 15, ("distilabel", "curator")),
     "finetuning": Bench(("finetuning.py",), "finetuning", 15, ("trl",)),
     "round-cost": Bench(("round_cost.py",), "round_cost", 4),
-    "scale-engines": Bench(("scale.py", "engines"), "scale_engines", 10),
-    "scale-memory": Bench(("scale.py", "memory"), "scale_memory", 40),
+    "scale-engines": Bench(("scale.py", "engines"), "scale_engines", 70),
+    "scale-memory": Bench(("scale.py", "memory"), "scale_memory", 120),
 }
 
 

@@ -47,7 +47,7 @@ FIXED = (
 )  # fmt: skip
 _ROWS_BEGIN = ("rows counted", "part written")  # runs of old count no rows
 _BEGINNINGS = ("run started", "run resumed")
-_RUN = "import sys; from fdd_ray.launch import run_experiment; run_experiment(sys.argv[1], sys.argv[2:])"
+RUN = "import sys; from fdd_ray.launch import run_experiment; run_experiment(sys.argv[1], sys.argv[2:])"
 
 Event = Mapping[str, Any]
 
@@ -172,7 +172,7 @@ def _waited(stage: Sequence[Event]) -> Counter[str]:
 def overlapped(events: Sequence[Event]) -> list[dict[str, Any]]:
     """Engines that were waited for or asked for beforehand: how long beforehand, and how long the wait still was."""
     return [
-        {"round": _name(event["round"]), "stage": event["stage"], "what": event["what"],
+        {"round": name_of(event["round"]), "stage": event["stage"], "what": event["what"],
          "asked for before s": round(event["ahead"], 1), "waited s": round(event["seconds"], 1)}
         for event in events
         if event["event"] == "waited" and "ahead" in event
@@ -185,7 +185,7 @@ def by_stage(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
     found: dict[tuple[int | None, str], Counter[str]] = {}
     for piece in pieces:
         found.setdefault((piece.round, piece.stage), Counter())[piece.kind] += piece.seconds
-    return [_row(_name(round), stage or "driver", seconds, kinds) for (round, stage), seconds in found.items()]
+    return [_row(name_of(round), stage or "driver", seconds, kinds) for (round, stage), seconds in found.items()]
 
 
 def by_round(pieces: Sequence[Piece]) -> list[dict[str, Any]]:
@@ -225,7 +225,8 @@ def _tenth(seconds: float) -> str:
     return f"{seconds:.1f}"
 
 
-def _name(round: int | None) -> str:
+def name_of(round: int | None) -> str:
+    """How tables call a round; None: the base student."""
     return "base" if round is None else str(round)
 
 
@@ -257,7 +258,7 @@ def run(options: argparse.Namespace, storage: Path) -> tuple[str, float]:
         *options.set,
     ]
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", _RUN, str(TINY_EXPERIMENT), *changes], check=True, stdout=sys.stderr)
+    subprocess.run([sys.executable, "-c", RUN, str(TINY_EXPERIMENT), *changes], check=True, stdout=sys.stderr)
     return str(storage / "round-cost"), time.monotonic() - begun
 
 

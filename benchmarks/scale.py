@@ -49,14 +49,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PROFILE = Path(__file__).parent / "profiles" / "tiny_teacher.json"
-_WATCH_S, _OTHERS = 0.5, 6
+_WATCH_S = 0.5
 
 
 class Watch:
     """The most that this process, any of Ray's workers, and Ray's object store have held since `reset`, in MiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, others_every: int = 1) -> None:
         self._process = psutil.Process()
+        self._others_every = others_every
         self._stop = threading.Event()
         self.reset()
 
@@ -77,7 +78,7 @@ class Watch:
         while not self._stop.wait(_WATCH_S):
             self.driver = max(self.driver, self._process.memory_info().rss / 2**20)
             looks += 1
-            if looks % _OTHERS:  # with many engines, looking at all processes is work itself
+            if looks % self._others_every:  # with many engines, looking at all processes is work itself
                 continue
             for process in self._process.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
@@ -135,7 +136,7 @@ def memory_case(work: Path, rows: int, options: argparse.Namespace) -> list[dict
     from fdd_ray.workshop import Workshop
 
     sets = [
-        f"feedback.new_problems={max(1, rows // 50)}",
+        f"feedback.new_problems={max(1, rows // 10)}",
         f"flow.block_rows={options.block_rows}",
         "flow.map_actors=2",
         "teacher.replicas=1",
@@ -213,7 +214,7 @@ def engines_case(work: Path, engines: int, options: argparse.Namespace) -> list[
     experiment = experiment_of(work, options.pool, sets)
     _start_ray()
     with (
-        Watch() as watch,
+        Watch(others_every=6) as watch,
         Run(experiment.directory) as run,
         Workshop(experiment, run, Reporter(), start_early=False) as shop,
     ):

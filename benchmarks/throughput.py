@@ -28,11 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from measure import publish, table
-from round_cost import Piece, account, read
+from round_cost import RUN, Piece, account, name_of, read
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from finetuning_work import utilisation
 
 ASKING = ("rationales", "synthesise", "score")
 STARTS = ("Ray start", "engine start", "weight reload", "waiting", "training start", "training preparation")
-_RUN = "import sys; from fdd_ray.launch import run_experiment; run_experiment(sys.argv[1], sys.argv[2:])"
 
 
 def asked(pieces: Sequence[Piece], stages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -55,7 +58,7 @@ def asked(pieces: Sequence[Piece], stages: Sequence[dict[str, Any]]) -> list[dic
             engines = stage["replicas"].get(role) or 1
             rows.append(
                 {
-                    "round": _name(stage["round"]), "stage": stage["stage"], "role": role, "rows": stage["rows"],
+                    "round": name_of(stage["round"]), "stage": stage["stage"], "role": role, "rows": stage["rows"],
                     "s at work": round(seconds, 1), "rows/s": stage["rows"] / seconds,
                     "prompt tokens/s": tokens["prompt"] / seconds,
                     "completion tokens/s": tokens["completion"] / seconds,
@@ -72,10 +75,11 @@ def trained(stages: Sequence[dict[str, Any]], peak_tflops: float | None) -> list
         if stage["stage"] == "finetune":
             found = stage["summary"]
             pace, workers = found["tokens_per_second"], found["workers"]
-            mfu = 100 * 6 * found["parameters"] * pace / (peak_tflops * 1e12 * workers) if peak_tflops else ""
+            flops = 6 * found["parameters"]
+            mfu = 100 * utilisation(pace, flops, peak_tflops, workers) if peak_tflops else ""
             rows.append(
                 {
-                    "round": _name(stage["round"]), "steps": found["steps"], "tokens": found["tokens"],
+                    "round": name_of(stage["round"]), "steps": found["steps"], "tokens": found["tokens"],
                     "s of steps": round(found["seconds"], 1), "tokens/s": pace, "of one worker": pace / workers,
                     "MFU %": mfu,
                 }
@@ -161,13 +165,9 @@ def run(options: argparse.Namespace, storage: str) -> str:
             raise SystemExit("--size cannot divide several sources of problems; give --set pool={...} instead")
         changes += [f"pool.{'size' if pool[0].format == 'tiny' else 'limit'}={size}"]
         changes += [f"feedback.new_problems={max(1, size // 2)}", f"teach.min_kept={min(32, size)}"]
-    command = [sys.executable, "-c", _RUN, str(options.experiment), *changes, *options.set]
+    command = [sys.executable, "-c", RUN, str(options.experiment), *changes, *options.set]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return f"{storage.rstrip('/')}/throughput"
-
-
-def _name(round: int | None) -> str:
-    return "base" if round is None else str(round)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

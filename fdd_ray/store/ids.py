@@ -9,7 +9,7 @@ A Python set takes about 150 bytes for an id of 22 characters; here it is 22, in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class IdSet:
 
     def __contains__(self, id: str) -> bool:
         key = id.encode()
-        return key in self._pending or (bool(self._runs) and self._has_any(packed([key])))
+        return key in self._pending or self._has_any([key])
 
     def add(self, id: str) -> bool:
         """Add an id; whether it was not in it before."""
@@ -49,13 +49,16 @@ class IdSet:
     def add_new(self, ids: Sequence[str]) -> bool:
         """Add several ids at once, if each of them is new and none is there twice; whether they were."""
         fresh = {id.encode() for id in ids}
-        if len(fresh) < len(ids) or fresh & self._pending or (fresh and self._has_any(packed(fresh))):
+        if len(fresh) < len(ids) or fresh & self._pending or self._has_any(fresh):
             return False
         self._keep(fresh)
         return True
 
-    def _has_any(self, keys: Any) -> bool:
-        return any(bool((find(run, keys) >= 0).any()) for run in self._runs)
+    def _has_any(self, keys: Collection[bytes]) -> bool:
+        if not self._runs or not keys:
+            return False
+        wanted = packed(keys)
+        return any(bool((find(run, wanted) >= 0).any()) for run in self._runs)
 
     def _keep(self, keys: set[bytes]) -> None:
         import numpy as np
